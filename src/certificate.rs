@@ -1,0 +1,104 @@
+use std::fmt;
+use std::io;
+
+use crate::error::Error;
+
+/// An X.509 certificate, as DER.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Certificate {
+    der: Vec<u8>,
+}
+
+impl Certificate {
+    /// The first `CERTIFICATE` block of a PEM text.
+    ///
+    /// Errors: `InvalidInput` when there is none or when it is not a certificate.
+    pub fn from_pem(pem: &[u8]) -> io::Result<Certificate> {
+        Ok(certificates(pem, "the PEM text")?.swap_remove(0))
+    }
+
+    /// A certificate in DER.
+    ///
+    /// Errors: `InvalidInput` when it is not one.
+    pub fn from_der(der: &[u8]) -> io::Result<Certificate> {
+        check(der).map_err(|why| Error::invalid_input(format!("not a certificate in DER: {why}")))?;
+        Ok(Certificate { der: der.to_vec() })
+    }
+
+    /// Every `CERTIFICATE` block of a PEM text, in order; other blocks are passed over.
+    ///
+    /// Errors: as [`from_pem`](Certificate::from_pem).
+    pub fn stack_from_pem(pem: &[u8]) -> io::Result<Vec<Certificate>> {
+        Ok(certificates(pem, "the PEM text")?)
+    }
+
+    /// The certificate in DER.
+    pub fn to_der(&self) -> Vec<u8> {
+        self.der.clone()
+    }
+
+    pub(crate) fn der(&self) -> &[u8] {
+        &self.der
+    }
+
+    /// For certificates a TLS library hands us: they have been parsed already.
+    pub(crate) fn from_library(der: Vec<u8>) -> Certificate {
+        Certificate { der }
+    }
+}
+
+impl fmt::Debug for Certificate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Certificate({} bytes of DER)", self.der.len())
+    }
+}
+
+/// The certificates in `pem`, at least one; `origin` names the text in errors.
+pub(crate) fn certificates(pem: &[u8], origin: &str) -> Result<Vec<Certificate>, Error> {
+    let blocks = blocks(pem, origin)?;
+    let mut found = Vec::new();
+    for (number, block) in blocks.iter().enumerate() {
+        if !matches!(block.tag(), "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE") {
+            continue;
+        }
+        check(block.contents()).map_err(|why| {
+            Error::invalid_input(format!("{origin}, block {} ({}): not a certificate: {why}", number + 1, block.tag()))
+        })?;
+        found.push(Certificate { der: block.contents().to_vec() });
+    }
+    if found.is_empty() {
+        return Err(Error::invalid_input(format!("{origin} has no CERTIFICATE block; it has {}", names(&blocks))));
+    }
+    Ok(found)
+}
+
+/// The PEM blocks of a text; an error that says what is there instead when there are none.
+pub(crate) fn blocks(text: &[u8], origin: &str) -> Result<Vec<pem::Pem>, Error> {
+    if text.is_empty() {
+        return Err(Error::invalid_input(format!("{origin} is empty")));
+    }
+    let blocks = pem::parse_many(text)
+        .map_err(|e| Error::invalid_input(format!("{origin} is not valid PEM: {e}")).with_source(e))?;
+    if blocks.is_empty() {
+        let hint = if text[0] == 0x30 { "; it looks like DER or PKCS#12" } else { "" };
+        return Err(Error::invalid_input(format!("{origin} has no PEM block{hint}")));
+    }
+    Ok(blocks)
+}
+
+/// The blocks by name, for errors.
+pub(crate) fn names(blocks: &[pem::Pem]) -> String {
+    blocks.iter().map(|b| b.tag()).collect::<Vec<_>>().join(", ")
+}
+
+/// Whether `der` is one whole SEQUENCE that starts with another, as a certificate does. The TLS library parses the rest.
+fn check(der: &[u8]) -> Result<(), &'static str> {
+    let (tag, body, rest) = crate::der::element(der).ok_or("not DER")?;
+    if tag != crate::der::SEQUENCE || !rest.is_empty() {
+        return Err("not a single DER sequence");
+    }
+    match crate::der::element(body) {
+        Some((crate::der::SEQUENCE, _, _)) => Ok(()),
+        _ => Err("no certificate inside the sequence"),
+    }
+}

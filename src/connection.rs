@@ -1,0 +1,633 @@
+use std::fmt;
+use std::io;
+
+use crate::certificate::Certificate;
+use crate::context::Context;
+use crate::engine::{Buffer, Session, Stop, Wire};
+use crate::error::{alert_name, Error, ErrorKind};
+use crate::settings::Role;
+use crate::version::{Bounds, Version};
+
+/// A TLS connection without I/O, for those who bring their own: it knows no socket, no lock and no clock.
+///
+/// What the peer sent goes in with [`feed`](Connection::feed), what the peer is to get comes out with
+/// [`output`](Connection::output); after any call there may be new output. Nothing here blocks: `WouldBlock` means that
+/// more input is needed.
+///
+/// | state | `handshake` | `read` | `write` |
+/// |---|---|---|---|
+/// | handshaking | `WouldBlock` | `WouldBlock` | `WouldBlock` |
+/// | open | `Ok` | data, or `WouldBlock` | accepts |
+/// | the peer has said close_notify | `Ok` | what is left, then `Ok(0)` | accepts |
+/// | the input ended without it | `Ok` | what is left, then `BrokenPipe` | accepts |
+/// | after `close` | `Ok` | as before | `BrokenPipe` |
+/// | failed | the failure | what is left, then the failure | the failure |
+///
+/// ```
+/// use sslfile::{Connection, Context};
+/// # fn main() -> std::io::Result<()> {
+/// let context = Context::builder().system_roots(false).build()?;
+/// let mut connection = Connection::client(&context, "example.com")?;
+/// assert_eq!(connection.handshake().unwrap_err().kind(), std::io::ErrorKind::WouldBlock);
+/// let hello = connection.output().to_vec();
+/// connection.consume_output(hello.len()); // sent to the server by some means
+/// # assert!(!hello.is_empty());
+/// # Ok(())
+/// # }
+/// ```
+pub struct Connection {
+    session: Box<dyn Session>,
+    wire: Wire,
+    /// Decrypted ahead of being read.
+    plain: Buffer,
+    role: Role,
+    /// Whom we expect, on a client.
+    expected: String,
+    lenient_eof: bool,
+    handshake_done: bool,
+    /// The handshake has been begun: the library has been called.
+    begun: bool,
+    /// The first bytes look like TLS.
+    recognised: bool,
+    /// Something has come from the peer.
+    fed: bool,
+    /// Nothing more will come, and why: the end of the stream, or an error of it.
+    input_end: Option<Option<Error>>,
+    /// Reading has come to its end.
+    end: Option<End>,
+    /// Both directions are over.
+    failure: Option<Error>,
+    close: CloseNotify,
+    discarded: bool,
+}
+
+/// How reading ended. Sticky.
+#[derive(Clone)]
+enum End {
+    CloseNotify,
+    /// The stream ended where that is no cut: before a client's first byte, or with `lenient_eof`.
+    Bare,
+    Failed(Error),
+}
+
+/// Our close_notify.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum CloseNotify {
+    NotAsked,
+    /// Waits for the end of the handshake.
+    Asked,
+    Queued,
+}
+
+impl Connection {
+    /// A client that expects the peer to be `server_name`: a DNS name or an IP address.
+    ///
+    /// Errors: `InvalidInput` for a name that is neither.
+    pub fn client(context: &Context, server_name: &str) -> io::Result<Connection> {
+        Ok(Connection::open(context, Role::Client, server_name, Bounds::default())?)
+    }
+
+    /// A server.
+    ///
+    /// Errors: `InvalidInput` if the context has no identity.
+    pub fn server(context: &Context) -> io::Result<Connection> {
+        Ok(Connection::open(context, Role::Server, "", Bounds::default())?)
+    }
+
+    pub(crate) fn open(
+        context: &Context,
+        role: Role,
+        server_name: &str,
+        versions: Bounds,
+    ) -> Result<Connection, Error> {
+        let expected = match role {
+            Role::Client => canonical_name(server_name)?,
+            Role::Server => String::new(),
+        };
+        Ok(Connection {
+            session: context.open(role, &expected, versions)?,
+            wire: Wire::default(),
+            plain: Buffer::default(),
+            role,
+            expected,
+            lenient_eof: context.lenient_eof(),
+            handshake_done: false,
+            begun: false,
+            recognised: false,
+            fed: false,
+            input_end: None,
+            end: None,
+            failure: None,
+            close: CloseNotify::NotAsked,
+            discarded: false,
+        })
+    }
+
+    /// Takes ciphertext from the peer.
+    pub fn feed(&mut self, bytes: &[u8]) {
+        self.fed |= !bytes.is_empty();
+        self.wire.incoming.append(bytes);
+    }
+
+    /// The peer's stream has ended.
+    pub fn feed_eof(&mut self) {
+        self.input_end.get_or_insert(None);
+    }
+
+    /// Ciphertext for the peer.
+    pub fn output(&self) -> &[u8] {
+        self.wire.outgoing.as_slice()
+    }
+
+    /// The first `n` bytes of the output are on their way.
+    pub fn consume_output(&mut self, n: usize) {
+        self.wire.outgoing.consume(n);
+    }
+
+    /// Goes on with the handshake as far as the input allows.
+    ///
+    /// Errors: `WouldBlock`: needs more input. Else the handshake has failed for good: `InvalidData` with the cause in
+    /// [`Error`], `BrokenPipe` if the input ended; there may be an alert to send.
+    pub fn handshake(&mut self) -> io::Result<()> {
+        self.advance();
+        match (&self.failure, self.handshake_done) {
+            (Some(failure), _) => Err(failure.to_io()),
+            (None, true) => Ok(()),
+            (None, false) => Err(needs_input()),
+        }
+    }
+
+    /// Whether application data can flow.
+    pub fn is_handshake_done(&self) -> bool {
+        self.handshake_done
+    }
+
+    /// Decrypts what is there, up to the buffer. `Ok(0)`: the peer's close_notify, or, on a server, an input that
+    /// ended before its first byte, or an empty buffer.
+    ///
+    /// Errors: `WouldBlock`: needs more input. `BrokenPipe`: the input ended without close_notify. Else as
+    /// [`handshake`](Connection::handshake). All are given after the data that came before, and again on each call.
+    pub fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let mut n = self.plain.read_into(buf);
+        while n < buf.len() {
+            match self.decrypt(&mut buf[n..]) {
+                Some(more) => n += more,
+                None => break,
+            }
+        }
+        if n > 0 {
+            return Ok(n);
+        }
+        match &self.end {
+            None => Err(needs_input()),
+            Some(End::CloseNotify | End::Bare) => Ok(0),
+            Some(End::Failed(error)) => Err(error.to_io()),
+        }
+    }
+
+    /// Encrypts all of `data`, for the output.
+    ///
+    /// Errors: `WouldBlock` before the handshake is done; `BrokenPipe` after `close`; the failure, if there was one.
+    pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
+        if data.is_empty() {
+            return Ok(0);
+        }
+        self.advance();
+        if let Some(error) = self.write_error() {
+            return Err(error.to_io());
+        }
+        if !self.handshake_done {
+            return Err(needs_input());
+        }
+        let mut n = 0;
+        while n < data.len() {
+            match self.session.write(&mut self.wire, &data[n..]) {
+                Ok(0) => break,
+                Ok(more) => n += more,
+                Err(Stop::NeedsInput) => break,
+                Err(Stop::Failed(error)) => {
+                    self.fail(error.during("writing"));
+                    break;
+                }
+            }
+        }
+        match (n, &self.failure) {
+            (0, Some(failure)) => Err(failure.to_io()),
+            (0, None) => Err(needs_input()),
+            _ => Ok(n),
+        }
+    }
+
+    /// Queues close_notify, behind all that was written; before the end of the handshake: as soon as it is done.
+    /// Reading goes on. Again: nothing.
+    ///
+    /// Errors: the failure, if there was one.
+    pub fn close(&mut self) -> io::Result<()> {
+        if let Some(failure) = &self.failure {
+            return Err(failure.to_io());
+        }
+        if self.close == CloseNotify::NotAsked {
+            self.close = CloseNotify::Asked;
+        }
+        self.queue_close_notify();
+        Ok(())
+    }
+
+    /// The peer's close_notify has been read.
+    pub fn is_peer_closed(&self) -> bool {
+        matches!(self.end, Some(End::CloseNotify))
+    }
+
+    /// Input behind the peer's close_notify; after a failure, the input that TLS did not consume. Empty before.
+    pub fn take_unread(&mut self) -> Vec<u8> {
+        if self.end.is_none() && self.failure.is_none() {
+            return Vec::new();
+        }
+        self.wire.incoming.take_vec()
+    }
+
+    /// The version agreed on, if the engine knows it.
+    pub fn version(&self) -> Option<Version> {
+        self.session.version().filter(|_| self.handshake_done)
+    }
+
+    /// The cipher suite agreed on, in the library's own spelling, if the engine knows it.
+    pub fn cipher(&self) -> Option<String> {
+        self.session.cipher().filter(|_| self.handshake_done)
+    }
+
+    /// The protocol agreed on with ALPN.
+    pub fn alpn(&self) -> Option<Vec<u8>> {
+        self.session.alpn().filter(|_| self.handshake_done)
+    }
+
+    /// On a client the name it expects; on a server the name the client asked for (SNI), if the engine knows it.
+    pub fn server_name(&self) -> Option<String> {
+        match self.role {
+            Role::Client => Some(self.expected.clone()),
+            Role::Server => self.session.server_name(),
+        }
+    }
+
+    /// The peer's own certificate.
+    pub fn peer_certificate(&self) -> Option<Certificate> {
+        self.session.peer_certificate()
+    }
+
+    /// Key material bound to this connection (RFC 5705; RFC 8446, section 7.5), the same on both ends.
+    ///
+    /// Errors: `Unsupported` if the engine has none; `NotConnected` before the end of the handshake.
+    pub fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> io::Result<()> {
+        if !self.handshake_done {
+            return Err(Error::new(ErrorKind::NotOpen, "the handshake is not done").into());
+        }
+        Ok(self.session.export_keying_material(out, label, context)?)
+    }
+}
+
+/// For the file, which has locks and a stream around this.
+impl Connection {
+    pub(crate) fn role(&self) -> Role {
+        self.role
+    }
+
+    /// As `feed`, without copying.
+    pub(crate) fn feed_buffer(&mut self, bytes: Buffer) {
+        self.fed |= !bytes.is_empty();
+        self.wire.incoming.append_buffer(bytes);
+    }
+
+    /// The peer's stream has failed.
+    pub(crate) fn feed_error(&mut self, error: Error) {
+        self.input_end.get_or_insert(Some(error));
+    }
+
+    pub(crate) fn has_output(&self) -> bool {
+        !self.wire.outgoing.is_empty()
+    }
+
+    pub(crate) fn take_output(&mut self) -> Buffer {
+        std::mem::take(&mut self.wire.outgoing)
+    }
+
+    /// Reading has come to its end and all data has been taken.
+    pub(crate) fn is_read_to_end(&self) -> bool {
+        self.end.is_some() && self.plain.is_empty()
+    }
+
+    /// Why reading ended, if not cleanly.
+    pub(crate) fn read_error(&self) -> Option<&Error> {
+        match &self.end {
+            Some(End::Failed(error)) => Some(error),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.end.is_some()
+    }
+
+    /// Reading has ended, and not with an error.
+    pub(crate) fn has_ended_well(&self) -> bool {
+        matches!(self.end, Some(End::CloseNotify | End::Bare))
+    }
+
+    pub(crate) fn failure(&self) -> Option<&Error> {
+        self.failure.as_ref()
+    }
+
+    pub(crate) fn has_begun(&self) -> bool {
+        self.begun
+    }
+
+    /// Why nothing more may be written.
+    pub(crate) fn write_error(&self) -> Option<Error> {
+        match (&self.failure, self.close) {
+            (Some(failure), _) => Some(failure.clone()),
+            (None, CloseNotify::NotAsked) => None,
+            (None, _) => Some(write_shut_down()),
+        }
+    }
+
+    /// The alert the peer may wait for before it goes on: all of the handshake's output but a server's tickets.
+    pub(crate) fn output_is_optional(&self) -> bool {
+        self.handshake_done && self.role == Role::Server && self.session.version() == Some(Version::Tls1_3)
+    }
+
+    /// As `read`, into our own buffer: up to `limit` bytes in all. Says whether reading would give something at once:
+    /// data, or the end.
+    pub(crate) fn read_ahead(&mut self, limit: usize) -> bool {
+        while self.plain.len() < limit {
+            self.advance();
+            let may_have_data = self.handshake_done && self.end.is_none() && self.has_input();
+            if !may_have_data {
+                self.look_for_end();
+                break;
+            }
+            // Moved out while in use, as `decrypt` has us whole.
+            let mut plain = std::mem::take(&mut self.plain);
+            let got = self.decrypt(&mut plain.space(16 * 1024)[..16 * 1024]);
+            plain.filled(got.unwrap_or(0));
+            self.plain = plain;
+            if got.is_none() {
+                break;
+            }
+        }
+        !self.plain.is_empty() || self.end.is_some()
+    }
+
+    pub(crate) fn peek(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read_ahead(buf.len());
+        let ready = self.plain.as_slice();
+        if ready.is_empty() {
+            return self.read(buf);
+        }
+        let n = ready.len().min(buf.len());
+        buf[..n].copy_from_slice(&ready[..n]);
+        Ok(n)
+    }
+
+    /// Decrypted bytes that can be read at once; at least one if there are any.
+    pub(crate) fn pending(&mut self) -> usize {
+        if self.plain.is_empty() && self.session.pending() == 0 {
+            self.read_ahead(1);
+        }
+        self.plain.len() + if self.handshake_done { self.session.pending() } else { 0 }
+    }
+
+    /// Decrypts what has come and throws it away, what was decrypted before excepted. Says whether reading has ended.
+    pub(crate) fn discard_input(&mut self) -> bool {
+        let mut away = [0; 4096];
+        while self.decrypt(&mut away).is_some() {
+            self.discarded = true;
+        }
+        if !self.handshake_done {
+            self.wire.incoming.clear();
+            self.look_for_end();
+        }
+        self.end.is_some()
+    }
+
+    /// Data has been discarded: the peer was still sending when we closed.
+    pub(crate) fn has_discarded(&self) -> bool {
+        self.discarded
+    }
+
+    /// Puts plaintext back in front of what will be read next.
+    pub(crate) fn unread(&mut self, bytes: &[u8]) {
+        let later = std::mem::take(&mut self.plain);
+        self.plain.append(bytes);
+        self.plain.append_buffer(later);
+    }
+
+    /// Bytes decrypted ahead.
+    pub(crate) fn plain_len(&self) -> usize {
+        self.plain.len()
+    }
+
+    /// Input that TLS has not consumed, whatever the state.
+    pub(crate) fn take_input(&mut self) -> Vec<u8> {
+        self.wire.incoming.take_vec()
+    }
+
+    /// Gives back memory that an idle connection does not need.
+    pub(crate) fn trim(&mut self) {
+        self.wire.incoming.shrink();
+    }
+
+    /// Says what failed and with whom, once the stream around us knows the peer's address.
+    pub(crate) fn name_peer(&mut self, peer: &str) {
+        let name = |error: &mut Error| *error = error.clone().during(peer);
+        self.failure.iter_mut().for_each(name);
+        if let Some(End::Failed(error)) = &mut self.end {
+            name(error);
+        }
+    }
+
+    pub(crate) fn session(&self) -> &dyn Session {
+        self.session.as_ref()
+    }
+
+    /// Ends the connection with an error of ours; what was decrypted can still be read.
+    pub(crate) fn fail(&mut self, error: Error) {
+        if self.failure.is_none() {
+            self.failure = Some(error.clone());
+        }
+        self.end.get_or_insert(End::Failed(error));
+    }
+
+    /// Whether the library has something to work on.
+    fn has_input(&self) -> bool {
+        (self.handshake_done && self.session.pending() > 0) || self.wire.has_record()
+    }
+
+    /// The handshake, as far as the input goes.
+    fn advance(&mut self) {
+        while !self.handshake_done && self.failure.is_none() {
+            if !self.recognise() {
+                return;
+            }
+            let speaks_first = !self.begun && self.role == Role::Client;
+            if !speaks_first && !self.has_input() {
+                return self.look_for_end();
+            }
+            self.begun = true;
+            let before = self.wire.incoming.len();
+            match self.session.handshake(&mut self.wire) {
+                Ok(()) => {
+                    self.handshake_done = true;
+                    self.queue_close_notify();
+                }
+                Err(Stop::NeedsInput) if speaks_first || self.wire.incoming.len() < before => {}
+                Err(Stop::NeedsInput) => return self.look_for_end(),
+                Err(Stop::Failed(error)) => return self.fail(error.during("TLS handshake")),
+            }
+        }
+    }
+
+    /// One record's worth. `None`: there is no more, for now or for ever.
+    fn decrypt(&mut self, buf: &mut [u8]) -> Option<usize> {
+        self.advance();
+        while self.handshake_done && self.end.is_none() {
+            if !self.has_input() {
+                self.look_for_end();
+                return None;
+            }
+            let before = self.wire.incoming.len();
+            match self.session.read(&mut self.wire, buf) {
+                Ok(0) => self.end = Some(End::CloseNotify),
+                Ok(n) => return Some(n),
+                // A record without data for us: a ticket, a key update.
+                Err(Stop::NeedsInput) if self.wire.incoming.len() < before => {}
+                Err(Stop::NeedsInput) => {
+                    self.look_for_end();
+                    return None;
+                }
+                Err(Stop::Failed(error)) => self.fail(error.during("reading")),
+            }
+        }
+        None
+    }
+
+    /// The input is used up: was that the end of it?
+    fn look_for_end(&mut self) {
+        let Some(cause) = &self.input_end else { return };
+        if self.end.is_some() {
+            return;
+        }
+        let whole = self.wire.incoming.is_empty();
+        let said_nothing = !self.fed && self.role == Role::Server && cause.is_none();
+        let end = match cause {
+            _ if said_nothing => End::Bare,
+            None if self.lenient_eof && whole && self.handshake_done => End::Bare,
+            None => End::Failed(Error::new(
+                ErrorKind::Truncated,
+                match (self.handshake_done, whole) {
+                    (false, _) => "the peer closed the stream during the TLS handshake",
+                    (true, true) => "the stream ended without close_notify: data may be missing",
+                    (true, false) => "the stream ended inside a record, without close_notify: data is missing",
+                },
+            )),
+            Some(error) => End::Failed(error.clone()),
+        };
+        if !self.handshake_done {
+            self.failure = Some(match &end {
+                End::Failed(error) => error.clone(),
+                End::CloseNotify | End::Bare => {
+                    Error::new(ErrorKind::Truncated, "the peer closed the stream before its first byte")
+                }
+            });
+        }
+        self.end = Some(end);
+    }
+
+    /// Whether the first bytes look like TLS, before the library takes them: what speaks another protocol gets an alert
+    /// and its bytes can be had back. False while that can't be told and after it has been denied.
+    fn recognise(&mut self) -> bool {
+        if self.recognised || !self.fed {
+            return true;
+        }
+        let bytes = self.wire.incoming.as_slice();
+        self.recognised = match *bytes {
+            [] => return true,
+            // A record: its type, then the major version, 3 since SSL 3.0.
+            [20..=23] => return self.wait_for_more(),
+            [20..=23, 3, ..] => true,
+            // SSL 2's frame around a ClientHello for a later version (RFC 5246, appendix E.2).
+            [0x80..=0xff] | [0x80..=0xff, _] | [0x80..=0xff, _, 1] if self.role == Role::Server => {
+                return self.wait_for_more()
+            }
+            [0x80..=0xff, _, 1, 3, ..] if self.role == Role::Server => true,
+            _ => false,
+        };
+        if !self.recognised {
+            let shown = bytes[..bytes.len().min(40)].escape_ascii();
+            let text = format!("TLS handshake: the peer does not speak TLS; it sent \"{shown}\"");
+            const UNEXPECTED_MESSAGE: u8 = 10;
+            debug_assert_eq!(alert_name(UNEXPECTED_MESSAGE), "unexpected_message");
+            self.wire.outgoing.append(&[21, 3, 1, 0, 2, 2, UNEXPECTED_MESSAGE]);
+            self.fail(Error::new(ErrorKind::NotTls, text));
+        }
+        self.recognised
+    }
+
+    fn wait_for_more(&mut self) -> bool {
+        self.look_for_end();
+        // A client must still say its first words.
+        self.role == Role::Client && !self.begun
+    }
+
+    fn queue_close_notify(&mut self) {
+        if self.close != CloseNotify::Asked || !self.handshake_done || self.failure.is_some() {
+            return;
+        }
+        self.close = CloseNotify::Queued;
+        if let Err(Stop::Failed(error)) = self.session.close(&mut self.wire) {
+            self.fail(error.during("closing"));
+        }
+    }
+}
+
+impl fmt::Debug for Connection {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Connection")
+            .field("role", &self.role)
+            .field("server_name", &self.server_name())
+            .field("handshake_done", &self.handshake_done)
+            .field("peer_closed", &self.is_peer_closed())
+            .field("failure", &self.failure)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Made for every read that finds nothing: without allocation.
+fn needs_input() -> io::Error {
+    io::ErrorKind::WouldBlock.into()
+}
+
+pub(crate) fn write_shut_down() -> Error {
+    Error::new(ErrorKind::NotOpen, "writing has been shut down").with_io_kind(io::ErrorKind::BrokenPipe)
+}
+
+/// The name as certificates have it: no brackets around an IPv6 address, no dot at the end.
+fn canonical_name(name: &str) -> Result<String, Error> {
+    let bare = name.strip_prefix('[').and_then(|n| n.strip_suffix(']')).unwrap_or(name);
+    if bare.parse::<std::net::IpAddr>().is_ok() {
+        return Ok(bare.to_string());
+    }
+    let bare = name.strip_suffix('.').unwrap_or(name);
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    let why = match bare {
+        "" => "it is empty",
+        _ if bare.contains('\0') => "it has a NUL in it",
+        _ if !bare.is_ascii() => "it is not ASCII: give the name in punycode (xn--…)",
+        _ if bare.len() > 253 => "it is longer than 253 bytes",
+        _ if !bare.chars().all(fits) => "it is neither a DNS name nor an IP address",
+        _ if bare.split('.').any(|label| label.is_empty() || label.len() > 63) => "it has a label of wrong length",
+        _ => return Ok(bare.to_string()),
+    };
+    Err(Error::invalid_input(format!("{name:?} cannot be a server's name: {why}")))
+}

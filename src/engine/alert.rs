@@ -1,0 +1,84 @@
+//! What OpenSSL's reasons mean in alerts. Two engines need it: `openssl` directly, `native-tls` where it is OpenSSL.
+
+use crate::error::{alert_name, ErrorKind};
+
+/// What an error of the library tells.
+#[derive(Default)]
+pub(super) struct Report {
+    /// OpenSSL's reason code.
+    pub reason: Option<u32>,
+    /// The alert our side put on the wire, where it could be seen.
+    pub alert_sent: Option<u8>,
+    /// The certificate check's verdict: a name that does not fit, or another fault.
+    pub verdict: Option<Verdict>,
+    /// The library's own words.
+    pub text: String,
+}
+
+pub(super) enum Verdict {
+    WrongName(String),
+    Refused(String),
+}
+
+/// Reasons from here on are alerts of the peer: the number is added (SSL_AD_REASON_OFFSET).
+const PEER_ALERT: u32 = 1000;
+const CERTIFICATE_VERIFY_FAILED: u32 = 134;
+const PEER_DID_NOT_RETURN_A_CERTIFICATE: u32 = 199;
+
+impl Report {
+    /// The kind, and a text for a person.
+    pub fn judge(self) -> (ErrorKind, String) {
+        match (self.verdict, self.reason) {
+            (_, Some(reason @ PEER_ALERT..=1255)) => {
+                let alert = (reason - PEER_ALERT) as u8;
+                (ErrorKind::PeerAlert(alert), format!("the peer sent the alert {} ({alert})", alert_name(alert)))
+            }
+            (Some(Verdict::WrongName(why)), _) => {
+                (ErrorKind::HostnameMismatch, format!("the peer's certificate is for another name: {why}"))
+            }
+            (Some(Verdict::Refused(why)), _) => {
+                (ErrorKind::Certificate, format!("the peer's certificate is not acceptable: {why}"))
+            }
+            (None, Some(CERTIFICATE_VERIFY_FAILED)) => {
+                (ErrorKind::Certificate, "the peer's certificate is not acceptable".to_string())
+            }
+            (None, Some(PEER_DID_NOT_RETURN_A_CERTIFICATE)) => {
+                (ErrorKind::Certificate, "the peer sent no certificate and one is required".to_string())
+            }
+            (None, reason) => match self.alert_sent.or_else(|| reason.and_then(alert_for)) {
+                Some(alert) => {
+                    let text = format!("{}; ended with the alert {} ({alert})", self.text, alert_name(alert));
+                    (ErrorKind::LocalAlert(alert), text)
+                }
+                None => (ErrorKind::Protocol, self.text),
+            },
+        }
+    }
+}
+
+/// The alert that OpenSSL sends for a reason (sslerr.h), for when it went out encrypted and could not be seen.
+fn alert_for(reason: u32) -> Option<u8> {
+    Some(match reason {
+        // UNEXPECTED_MESSAGE, UNEXPECTED_RECORD, APP_DATA_IN_HANDSHAKE, CCS_RECEIVED_EARLY, BAD_RECORD_TYPE,
+        // NOT_ON_RECORD_BOUNDARY, TOO_MANY_WARN_ALERTS
+        244 | 245 | 100 | 133 | 443 | 182 | 409 => 10,
+        // DECRYPTION_FAILED_OR_BAD_RECORD_MAC, DECRYPTION_FAILED
+        281 | 147 => 20,
+        // DATA_LENGTH_TOO_LONG, ENCRYPTED_LENGTH_TOO_LONG, PACKET_LENGTH_TOO_LONG
+        146 | 150 | 198 => 22,
+        // NO_SHARED_CIPHER, NO_SUITABLE_SIGNATURE_ALGORITHM, NO_SHARED_SIGNATURE_ALGORITHMS, NO_SUITABLE_KEY_SHARE,
+        // NO_SUITABLE_GROUPS, NO_SHARED_GROUPS, UNSAFE_LEGACY_RENEGOTIATION_DISABLED
+        193 | 118 | 376 | 101 | 295 | 410 | 338 => 40,
+        // LENGTH_MISMATCH, BAD_EXTENSION, LENGTH_TOO_SHORT, BAD_LENGTH
+        159 | 110 | 160 | 271 => 50,
+        // BAD_SIGNATURE, DIGEST_CHECK_FAILED
+        123 | 149 => 51,
+        // UNSUPPORTED_PROTOCOL, UNKNOWN_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION, WRONG_VERSION_NUMBER
+        258 | 252 | 396 | 266 | 267 => 70,
+        // INAPPROPRIATE_FALLBACK
+        373 => 86,
+        // NO_APPLICATION_PROTOCOL
+        235 => 120,
+        _ => return None,
+    })
+}

@@ -1,0 +1,234 @@
+use std::cell::RefCell;
+
+/// Room for what one receive brings. Larger receives still pay off on bulk; beyond this they do not.
+pub(crate) const LARGE: usize = 256 * 1024 + HEADROOM;
+/// Room for a few records that go out in one send.
+const SMALL: usize = 72 * 1024;
+/// Free space kept in front of a large buffer, so that the rest of a record already there can be put before what is
+/// received next without moving the latter.
+const HEADROOM: usize = 17 * 1024;
+/// How many buffers of each size a thread keeps for the next taker.
+const KEPT: usize = 4;
+
+thread_local! {
+    static POOL: RefCell<Pool> = const { RefCell::new(Pool { small: Vec::new(), large: Vec::new() }) };
+}
+
+struct Pool {
+    small: Vec<Vec<u8>>,
+    large: Vec<Vec<u8>>,
+}
+
+/// Storage of at least `size` bytes, all of them initialised: zeroed once when made, never again.
+fn take(size: usize) -> Vec<u8> {
+    let size = match size {
+        _ if size <= SMALL => SMALL,
+        _ if size <= LARGE => LARGE,
+        _ => size.next_multiple_of(64 * 1024),
+    };
+    let pooled = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        match size {
+            SMALL => pool.small.pop(),
+            LARGE => pool.large.pop(),
+            _ => None,
+        }
+    });
+    pooled.ok().flatten().unwrap_or_else(|| vec![0; size])
+}
+
+fn give_back(storage: Vec<u8>) {
+    // A thread that is ending has no pool any more; the storage is then freed.
+    let _ = POOL.try_with(|pool| {
+        let mut pool = pool.borrow_mut();
+        let shelf = match storage.len() {
+            SMALL => &mut pool.small,
+            LARGE => &mut pool.large,
+            _ => return,
+        };
+        if shelf.len() < KEPT {
+            shelf.push(storage);
+        }
+    });
+}
+
+/// A queue of bytes in one piece. Takes its storage from a pool of the thread when there is something to hold and gives
+/// it back when that is gone, so that an idle connection holds none.
+#[derive(Default)]
+pub(crate) struct Buffer {
+    /// All initialised; what counts is `start..end`.
+    storage: Vec<u8>,
+    start: usize,
+    end: usize,
+}
+
+impl Buffer {
+    /// An empty one with room for a large receive behind some headroom.
+    pub fn for_receiving() -> Buffer {
+        Buffer { storage: take(LARGE), start: HEADROOM, end: HEADROOM }
+    }
+
+    pub fn as_slice(&self) -> &[u8] {
+        &self.storage[self.start..self.end]
+    }
+
+    pub fn len(&self) -> usize {
+        self.end - self.start
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    pub fn append(&mut self, bytes: &[u8]) {
+        if bytes.is_empty() {
+            return;
+        }
+        self.make_room(bytes.len());
+        self.storage[self.end..self.end + bytes.len()].copy_from_slice(bytes);
+        self.end += bytes.len();
+    }
+
+    /// Drops `n` bytes from the front (at most all).
+    pub fn consume(&mut self, n: usize) {
+        self.start += n.min(self.len());
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Moves bytes from the front into `out`; says how many.
+    pub fn read_into(&mut self, out: &mut [u8]) -> usize {
+        let n = self.len().min(out.len());
+        out[..n].copy_from_slice(&self.as_slice()[..n]);
+        self.consume(n);
+        n
+    }
+
+    /// Everything, as a vector of just that size.
+    pub fn take_vec(&mut self) -> Vec<u8> {
+        let bytes = self.as_slice().to_vec();
+        self.clear();
+        bytes
+    }
+
+    pub fn clear(&mut self) {
+        (self.start, self.end) = (0, 0);
+        if !self.storage.is_empty() {
+            give_back(std::mem::take(&mut self.storage));
+        }
+    }
+
+    /// The free space at the end, at least `n` bytes of it, to be followed by [`filled`](Buffer::filled).
+    pub fn space(&mut self, n: usize) -> &mut [u8] {
+        self.make_room(n);
+        &mut self.storage[self.end..]
+    }
+
+    /// The first `n` bytes of the last `space` have been written.
+    pub fn filled(&mut self, n: usize) {
+        self.end = (self.end + n).min(self.storage.len());
+        if self.is_empty() {
+            self.clear();
+        }
+    }
+
+    /// Appends all of `other`. Cheap when this one is empty or holds less than the other's headroom.
+    pub fn append_buffer(&mut self, mut other: Buffer) {
+        if self.len() <= other.start {
+            let start = other.start - self.len();
+            other.storage[start..other.start].copy_from_slice(self.as_slice());
+            other.start = start;
+            std::mem::swap(self, &mut other);
+        } else {
+            self.append(other.as_slice());
+        }
+        other.clear();
+    }
+
+    /// Moves what a nearly empty large buffer holds to storage of its own size, and gives the large one back.
+    pub fn shrink(&mut self) {
+        if self.len() < self.storage.len() / 16 && self.storage.len() >= SMALL {
+            let rest = self.as_slice().to_vec();
+            self.clear();
+            self.end = rest.len();
+            self.storage = rest;
+        }
+    }
+
+    fn make_room(&mut self, n: usize) {
+        if self.storage.len() - self.end >= n {
+            return;
+        }
+        let len = self.len();
+        if self.storage.len() >= len + n && self.start >= len {
+            self.storage.copy_within(self.start..self.end, 0);
+        } else {
+            let mut larger = take((len + n).max(if len == 0 { 0 } else { self.storage.len() * 2 }));
+            larger[..len].copy_from_slice(self.as_slice());
+            let old = std::mem::replace(&mut self.storage, larger);
+            if !old.is_empty() {
+                give_back(old);
+            }
+        }
+        (self.start, self.end) = (0, len);
+    }
+}
+
+impl Drop for Buffer {
+    fn drop(&mut self) {
+        self.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keeps_order_through_growth_and_consumption() {
+        let mut buffer = Buffer::default();
+        let mut expected = std::collections::VecDeque::new();
+        let mut next = 0u8;
+        for round in 0..400usize {
+            let chunk: Vec<u8> = (0..round * 7 % 5000)
+                .map(|_| {
+                    next = next.wrapping_add(31);
+                    next
+                })
+                .collect();
+            buffer.append(&chunk);
+            expected.extend(chunk);
+            let mut out = vec![0; round * 11 % 4000];
+            let n = buffer.read_into(&mut out);
+            assert_eq!(out[..n], expected.drain(..n).collect::<Vec<_>>());
+        }
+        assert_eq!(buffer.take_vec(), expected.into_iter().collect::<Vec<_>>());
+        assert!(buffer.storage.is_empty());
+    }
+
+    #[test]
+    fn a_received_buffer_goes_behind_what_is_left() {
+        for left in [0usize, 1, HEADROOM, HEADROOM + 1, 100_000] {
+            let mut buffer = Buffer::default();
+            buffer.append(&vec![7; left]);
+            let mut received = Buffer::for_receiving();
+            received.space(1)[..3].copy_from_slice(b"abc");
+            received.filled(3);
+            buffer.append_buffer(received);
+            assert_eq!(buffer.len(), left + 3);
+            assert_eq!(&buffer.as_slice()[left..], b"abc");
+        }
+    }
+
+    #[test]
+    fn shrinking_keeps_the_rest() {
+        let mut buffer = Buffer::for_receiving();
+        buffer.append(b"rest");
+        buffer.shrink();
+        assert_eq!(buffer.storage.len(), 4);
+        assert_eq!(buffer.as_slice(), b"rest");
+        buffer.append(b"!");
+        assert_eq!(buffer.as_slice(), b"rest!");
+    }
+}

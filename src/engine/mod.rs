@@ -1,0 +1,129 @@
+//! The TLS libraries. Each is one file that implements [`Library`] (contexts made from settings) and [`Session`]
+//! (one connection); nothing above this folder names a library.
+
+mod alert;
+mod buffer;
+#[cfg(feature = "native-tls")]
+mod native;
+#[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
+mod openssl;
+mod wire;
+
+use crate::certificate::Certificate;
+use crate::error::Error;
+use crate::settings::{Role, Settings};
+use crate::version::{Bounds, Version};
+
+pub(crate) use buffer::{Buffer, LARGE};
+pub(crate) use wire::Wire;
+
+#[cfg(not(any(feature = "native-tls", feature = "openssl")))]
+compile_error!("sslfile needs a TLS library: turn on one of the features \"native-tls\" and \"openssl\"");
+
+/// The library that does the cryptography. Every variant exists whatever the features;
+/// [`is_available`](Engine::is_available) says what was built.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Engine {
+    /// The platform's own library through the `native-tls` crate (feature `native-tls`). On OpenSSL its servers stop at
+    /// TLS 1.2, and it has no ciphers, client authentication, resumption, key log or negotiated version.
+    Native,
+    /// OpenSSL through the `openssl` crate (feature `openssl`), on platforms where `native-tls` is OpenSSL too.
+    OpenSsl,
+    /// rustls (feature `rustls`). Not built yet.
+    Rustls,
+}
+
+impl Engine {
+    /// Whether this engine was built.
+    pub fn is_available(self) -> bool {
+        Engine::available().contains(&self)
+    }
+
+    /// The engines that were built, the default first.
+    pub fn available() -> Vec<Engine> {
+        vec![
+            #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
+            Engine::OpenSsl,
+            #[cfg(feature = "native-tls")]
+            Engine::Native,
+        ]
+    }
+
+    /// Builds what the library needs for these settings, once for any number of connections.
+    pub(crate) fn build(self, settings: &Settings) -> Result<Box<dyn Library>, Error> {
+        match self {
+            #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
+            Engine::OpenSsl => Ok(Box::new(openssl::OpenSsl::new(settings)?)),
+            #[cfg(feature = "native-tls")]
+            Engine::Native => Ok(Box::new(native::Native::new(settings)?)),
+            #[allow(unreachable_patterns, reason = "which engines are left depends on the features")]
+            other => {
+                let feature = match other {
+                    Engine::Native => "native-tls",
+                    Engine::OpenSsl => "openssl",
+                    Engine::Rustls => "rustls",
+                };
+                Err(Error::unsupported(format!("engine {other:?} was not built: it needs the feature \"{feature}\"")))
+            }
+        }
+    }
+
+    /// The error for an option this engine cannot honour.
+    pub(crate) fn cannot(self, option: &str) -> Error {
+        Error::unsupported(format!("engine {self:?} cannot honour {option}"))
+    }
+}
+
+/// A TLS library with the settings of one context. Opens sessions; each call is cheap.
+pub(crate) trait Library: Send + Sync {
+    /// A session in this role. `server_name`: whom a client expects, already checked for form.
+    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error>;
+}
+
+/// Why an operation of a session did not happen.
+pub(crate) enum Stop {
+    /// It takes more bytes from the peer.
+    NeedsInput,
+    /// The session is over; an alert may have been put on the wire.
+    Failed(Error),
+}
+
+/// One TLS connection in a library, without I/O: its "socket" is the [`Wire`] passed to each call.
+///
+/// The wire never ends and never refuses bytes, so a session never sees a half-done write, nor an end of file that it
+/// could take for a close_notify.
+pub(crate) trait Session: Send {
+    /// Goes on with the handshake. `Ok` when it is done, then and ever after.
+    fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop>;
+    /// Decrypts into `buf`, at most one record. `Ok(0)`: the peer's close_notify.
+    fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop>;
+    /// Encrypts from `data`; says how much.
+    fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop>;
+    /// Puts our close_notify on the wire.
+    fn close(&mut self, wire: &mut Wire) -> Result<(), Stop>;
+    /// Bytes of the current record that are decrypted and not yet read.
+    fn pending(&self) -> usize;
+
+    fn version(&self) -> Option<Version> {
+        None
+    }
+    fn cipher(&self) -> Option<String> {
+        None
+    }
+    fn alpn(&self) -> Option<Vec<u8>>;
+    /// The name the client asked for (SNI), on a server.
+    fn server_name(&self) -> Option<String> {
+        None
+    }
+    fn peer_certificate(&self) -> Option<Certificate>;
+    /// Leaf first.
+    fn peer_certificates(&self) -> Option<Vec<Certificate>> {
+        None
+    }
+    fn is_resumed(&self) -> Option<bool> {
+        None
+    }
+    fn tls_server_end_point(&self) -> Option<Vec<u8>>;
+    fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> Result<(), Error>;
+}

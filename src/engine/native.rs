@@ -1,0 +1,312 @@
+//! The platform's library through the `native-tls` crate.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::sync::Arc;
+
+use native_tls::{HandshakeError, MidHandshakeTlsStream, Protocol, TlsAcceptor, TlsConnector, TlsStream};
+use parking_lot::Mutex;
+
+use super::alert::{Report, Verdict};
+use super::{Engine, Library, Session, Stop, Wire};
+use crate::certificate::Certificate;
+use crate::error::Error;
+use crate::identity::pem_texts;
+use crate::settings::{ClientAuth, Role, Settings};
+use crate::version::{Bounds, Version};
+
+/// Where `native-tls` is OpenSSL its acceptor has no TLS 1.3.
+const ACCEPTOR_STOPS_AT_1_2: bool = cfg!(not(any(windows, target_vendor = "apple")));
+
+/// One context's settings as connectors and acceptors: `native-tls` fixes the versions in them, so there is one for each
+/// pair of bounds in use, made once.
+pub(super) struct Native {
+    settings: Settings,
+    identity: Option<native_tls::Identity>,
+    connectors: Mutex<HashMap<Bounds, TlsConnector>>,
+    acceptors: Mutex<HashMap<Bounds, TlsAcceptor>>,
+}
+
+impl Native {
+    pub fn new(settings: &Settings) -> Result<Native, Error> {
+        let refused = [
+            (settings.client_auth != ClientAuth::None, "client_auth"),
+            (settings.cipher_list.is_some(), "cipher_list"),
+            (settings.ciphersuites.is_some(), "ciphersuites"),
+            (settings.session_resumption == Some(true), "session_resumption"),
+            (settings.key_log_file.is_some(), "key_log_file"),
+            (settings.alpn.iter().any(|p| std::str::from_utf8(p).is_err()), "an ALPN protocol that is not UTF-8"),
+        ];
+        if let Some((_, option)) = refused.iter().find(|(asked, _)| *asked) {
+            return Err(Engine::Native.cannot(option));
+        }
+        let identity = match &settings.identity {
+            None => None,
+            Some(identity) => {
+                let (chain, key) = pem_texts(identity.material());
+                let read = native_tls::Identity::from_pkcs8(chain.as_bytes(), key.as_bytes());
+                Some(read.map_err(|e| setup_error(&format!("the identity from {}", identity.material().origin), e))?)
+            }
+        };
+        let library =
+            Native { settings: settings.clone(), identity, connectors: Mutex::default(), acceptors: Mutex::default() };
+        // Makes errors show now, and pays for the system's roots.
+        match library.identity {
+            Some(_) => library.acceptor(Bounds::default()).map(drop)?,
+            None => library.connector(Bounds::default()).map(drop)?,
+        }
+        Ok(library)
+    }
+
+    fn connector(&self, versions: Bounds) -> Result<TlsConnector, Error> {
+        let versions = versions.or(self.settings.versions);
+        if let Some(connector) = self.connectors.lock().get(&versions) {
+            return Ok(connector.clone());
+        }
+        let settings = &self.settings;
+        let mut builder = TlsConnector::builder();
+        builder
+            .min_protocol_version(Some(protocol(versions.lowest())?))
+            .max_protocol_version(versions.max.map(protocol).transpose()?)
+            .disable_built_in_roots(settings.system_roots == Some(false))
+            .use_sni(settings.sni)
+            .danger_accept_invalid_hostnames(settings.accept_invalid_hostnames)
+            .danger_accept_invalid_certs(settings.accept_invalid_certs)
+            .request_alpns(&alpn(settings));
+        for root in &settings.roots {
+            let root = native_tls::Certificate::from_der(root.der()).map_err(|e| setup_error("add_root", e))?;
+            builder.add_root_certificate(root);
+        }
+        if let Some(identity) = &self.identity {
+            builder.identity(identity.clone());
+        }
+        let connector = builder.build().map_err(|e| setup_error("the client settings", e))?;
+        self.connectors.lock().insert(versions, connector.clone());
+        Ok(connector)
+    }
+
+    fn acceptor(&self, versions: Bounds) -> Result<TlsAcceptor, Error> {
+        let Some(identity) = &self.identity else {
+            return Err(Error::invalid_input("a server needs a context with an identity"));
+        };
+        let versions = versions.or(self.settings.versions);
+        if ACCEPTOR_STOPS_AT_1_2 && versions.lowest() > Version::Tls1_2 {
+            return Err(Engine::Native.cannot("TLSv1.3 as a server"));
+        }
+        if let Some(acceptor) = self.acceptors.lock().get(&versions) {
+            return Ok(acceptor.clone());
+        }
+        let mut builder = TlsAcceptor::builder(identity.clone());
+        builder
+            .min_protocol_version(Some(protocol(versions.lowest())?))
+            .max_protocol_version(versions.max.map(protocol).transpose()?);
+        if !self.settings.alpn.is_empty() {
+            builder.accept_alpn(&alpn(&self.settings));
+        }
+        let acceptor = builder.build().map_err(|e| {
+            let origin = self.settings.identity.as_ref().map_or("", |i| &i.material().origin);
+            setup_error(&format!("the server settings, with the identity from {origin}"), e)
+        })?;
+        self.acceptors.lock().insert(versions, acceptor.clone());
+        Ok(acceptor)
+    }
+}
+
+impl Library for Native {
+    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
+        let start = match role {
+            Role::Client => Start::Client(self.connector(versions)?, server_name.to_string()),
+            Role::Server => Start::Server(self.acceptor(versions)?),
+        };
+        Ok(Box::new(NativeSession { stage: Stage::Start(start), lent: Lent::default() }))
+    }
+}
+
+fn protocol(version: Version) -> Result<Protocol, Error> {
+    match version {
+        Version::Ssl3 => Err(Engine::Native.cannot("SSLv3")),
+        Version::Tls1_0 => Ok(Protocol::Tlsv10),
+        Version::Tls1_1 => Ok(Protocol::Tlsv11),
+        Version::Tls1_2 => Ok(Protocol::Tlsv12),
+        Version::Tls1_3 => Ok(Protocol::Tlsv13),
+    }
+}
+
+fn alpn(settings: &Settings) -> Vec<&str> {
+    settings.alpn.iter().filter_map(|p| std::str::from_utf8(p).ok()).collect()
+}
+
+fn setup_error(what: &str, e: native_tls::Error) -> Error {
+    Error::invalid_input(format!("{what}: {e}")).with_source(e)
+}
+
+/// The wire while the library has it. Shared, because a handshake that fails drops its stream, and with it would go the
+/// alert for the peer.
+#[derive(Clone, Default)]
+struct Lent(Arc<Mutex<Wire>>);
+
+impl Read for Lent {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.0.lock().read(buf)
+    }
+}
+
+impl Write for Lent {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        self.0.lock().write(buf)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+enum Start {
+    Client(TlsConnector, String),
+    Server(TlsAcceptor),
+}
+
+/// How far the handshake is: `native-tls` has a type for each.
+enum Stage {
+    Start(Start),
+    Handshaking(MidHandshakeTlsStream<Lent>),
+    Done(TlsStream<Lent>),
+    Failed,
+}
+
+struct NativeSession {
+    stage: Stage,
+    lent: Lent,
+}
+
+impl NativeSession {
+    /// Lends the wire to the library for one call.
+    fn call<T>(&mut self, wire: &mut Wire, f: impl FnOnce(&mut Stage, &Lent) -> T) -> T {
+        std::mem::swap(&mut *self.lent.0.lock(), wire);
+        let result = f(&mut self.stage, &self.lent);
+        std::mem::swap(&mut *self.lent.0.lock(), wire);
+        result
+    }
+
+    fn transfer(
+        &mut self,
+        wire: &mut Wire,
+        f: impl FnOnce(&mut TlsStream<Lent>) -> io::Result<usize>,
+    ) -> Result<usize, Stop> {
+        let result = self.call(wire, |stage, _| match stage {
+            Stage::Done(stream) => f(stream),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        });
+        result.map_err(|e| match e.kind() {
+            io::ErrorKind::WouldBlock => Stop::NeedsInput,
+            _ => Stop::Failed(failure(e.to_string(), e, wire)),
+        })
+    }
+
+    fn done(&self) -> Option<&TlsStream<Lent>> {
+        match &self.stage {
+            Stage::Done(stream) => Some(stream),
+            _ => None,
+        }
+    }
+}
+
+impl Session for NativeSession {
+    fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop> {
+        let result = self.call(wire, |stage, lent| {
+            let result = match std::mem::replace(stage, Stage::Failed) {
+                Stage::Start(Start::Client(connector, name)) => connector.connect(&name, lent.clone()),
+                Stage::Start(Start::Server(acceptor)) => acceptor.accept(lent.clone()),
+                Stage::Handshaking(stream) => stream.handshake(),
+                Stage::Done(stream) => Ok(stream),
+                Stage::Failed => return Err(None),
+            };
+            match result {
+                Ok(stream) => {
+                    *stage = Stage::Done(stream);
+                    Ok(true)
+                }
+                Err(HandshakeError::WouldBlock(stream)) => {
+                    *stage = Stage::Handshaking(stream);
+                    Ok(false)
+                }
+                Err(HandshakeError::Failure(e)) => Err(Some(e)),
+            }
+        });
+        match result {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Stop::NeedsInput),
+            Err(Some(e)) => Err(Stop::Failed(failure(e.to_string(), e, wire))),
+            Err(None) => Err(Stop::Failed(Error::new(crate::ErrorKind::Protocol, "the handshake has failed"))),
+        }
+    }
+
+    fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop> {
+        // `Ok(0)` can only be the close_notify: the wire has no end.
+        self.transfer(wire, |s| s.read(buf))
+    }
+
+    fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop> {
+        self.transfer(wire, |s| s.write(data))
+    }
+
+    fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
+        self.transfer(wire, |s| s.shutdown().map(|()| 0)).map(drop)
+    }
+
+    fn pending(&self) -> usize {
+        self.done().and_then(|s| s.buffered_read_size().ok()).unwrap_or(0)
+    }
+
+    fn alpn(&self) -> Option<Vec<u8>> {
+        self.done()?.negotiated_alpn().ok()?
+    }
+
+    fn peer_certificate(&self) -> Option<Certificate> {
+        let certificate = self.done()?.peer_certificate().ok()??;
+        certificate.to_der().ok().map(Certificate::from_library)
+    }
+
+    fn tls_server_end_point(&self) -> Option<Vec<u8>> {
+        self.done()?.tls_server_end_point().ok()?
+    }
+
+    fn export_keying_material(&self, _: &mut [u8], _: &str, _: Option<&[u8]>) -> Result<(), Error> {
+        Err(Engine::Native.cannot("export_keying_material"))
+    }
+}
+
+/// `native-tls` tells what happened in words only. Where it is OpenSSL these have a fixed form.
+fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire: &Wire) -> Error {
+    let verdict = match text.rsplit_once(" (") {
+        _ if !text.contains("certificate verify failed") => None,
+        Some((_, why)) => {
+            let why = why.trim_end_matches(')').to_string();
+            let lower = why.to_ascii_lowercase();
+            if lower.contains("hostname mismatch") || lower.contains("ip address mismatch") {
+                Some(Verdict::WrongName(why))
+            } else {
+                Some(Verdict::Refused(why))
+            }
+        }
+        None => None,
+    };
+    let report = Report { reason: reason(&text), alert_sent: wire.alert_sent, verdict, text };
+    let (kind, text) = report.judge();
+    Error::new(kind, text).with_source(e)
+}
+
+/// The reason in OpenSSL's form "error:0A000086:SSL routines:…": the low bits of the first number that is the TLS
+/// layer's own.
+fn reason(text: &str) -> Option<u32> {
+    const SSL_LIBRARY: u32 = 20;
+    let codes = text.split("error:").skip(1).filter_map(|e| u32::from_str_radix(e.split(':').next()?, 16).ok());
+    // OpenSSL 3 has the library in bits 23 to 30 and the reason below; OpenSSL 1.1 in 24 to 31 and 12 bits of reason.
+    codes
+        .filter_map(|code| match (code >> 23, code >> 24) {
+            (SSL_LIBRARY, _) => Some(code & 0x7f_ffff),
+            (_, SSL_LIBRARY) => Some(code & 0xfff),
+            _ => None,
+        })
+        .next()
+}

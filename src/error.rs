@@ -1,0 +1,196 @@
+use std::error::Error as StdError;
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+
+/// The typed cause inside every [`io::Error`] that the crate makes.
+///
+/// The `io::Error` has a [`kind`](io::Error::kind) that code written for `TcpStream` understands; [`Error::of`] finds
+/// the TLS side of the story inside it. Errors of the operating system (a refused connect, say) are passed on as they
+/// are and have no `Error` inside.
+///
+/// ```
+/// use sslfile::{Context, Error, ErrorKind, SslFile};
+/// # fn main() -> std::io::Result<()> {
+/// let (here, there) = std::os::unix::net::UnixStream::pair()?;
+/// drop(there);
+/// let context = Context::builder().system_roots(false).build()?;
+/// let error = std::io::Error::from(SslFile::client(here, &context, "example.com").unwrap_err());
+/// assert_eq!(error.kind(), std::io::ErrorKind::BrokenPipe);
+/// assert_eq!(Error::of(&error).unwrap().kind(), ErrorKind::Truncated);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Error {
+    kind: ErrorKind,
+    io_kind: io::ErrorKind,
+    text: Arc<str>,
+    source: Option<Arc<dyn StdError + Send + Sync>>,
+}
+
+/// What went wrong, and whose fault it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ErrorKind {
+    /// The peer's certificate is not acceptable.
+    Certificate,
+    /// It is, but for another name.
+    HostnameMismatch,
+    /// We ended the connection with this alert (RFC 8446, section 6).
+    LocalAlert(u8),
+    /// The peer ended the connection with this alert.
+    PeerAlert(u8),
+    /// The peer does not speak TLS.
+    NotTls,
+    /// The stream ended without close_notify.
+    Truncated,
+    /// A malformed or forged record.
+    Protocol,
+    /// A deadline passed.
+    TimedOut,
+    /// [`SslFile::interrupt`](crate::SslFile::interrupt) was called.
+    Interrupted,
+    /// We have ended this connection ourselves.
+    NotOpen,
+    /// The engine or the stream cannot do what was asked.
+    Unsupported,
+    /// Anything else: misuse, a bad key file, an error of the system.
+    Other,
+}
+
+impl ErrorKind {
+    /// The number of the alert, whoever sent it.
+    pub fn alert(self) -> Option<u8> {
+        match self {
+            ErrorKind::LocalAlert(n) | ErrorKind::PeerAlert(n) => Some(n),
+            _ => None,
+        }
+    }
+
+    fn io_kind(self) -> io::ErrorKind {
+        match self {
+            ErrorKind::Certificate
+            | ErrorKind::HostnameMismatch
+            | ErrorKind::LocalAlert(_)
+            | ErrorKind::PeerAlert(_)
+            | ErrorKind::NotTls
+            | ErrorKind::Protocol => io::ErrorKind::InvalidData,
+            ErrorKind::Truncated => io::ErrorKind::BrokenPipe,
+            ErrorKind::TimedOut => io::ErrorKind::TimedOut,
+            ErrorKind::NotOpen => io::ErrorKind::NotConnected,
+            ErrorKind::Unsupported => io::ErrorKind::Unsupported,
+            ErrorKind::Interrupted | ErrorKind::Other => io::ErrorKind::Other,
+        }
+    }
+}
+
+impl Error {
+    /// The `Error` inside `error`, if the crate made it.
+    pub fn of(error: &io::Error) -> Option<&Error> {
+        error.get_ref()?.downcast_ref()
+    }
+
+    /// What went wrong.
+    pub fn kind(&self) -> ErrorKind {
+        self.kind
+    }
+
+    pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
+        Error { kind, io_kind: kind.io_kind(), text: text.into().into(), source: None }
+    }
+
+    /// Misuse: a value that can't be right.
+    pub(crate) fn invalid_input(text: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Other, text).with_io_kind(io::ErrorKind::InvalidInput)
+    }
+
+    pub(crate) fn unsupported(text: impl Into<String>) -> Error {
+        Error::new(ErrorKind::Unsupported, text)
+    }
+
+    pub(crate) fn would_block(text: &str) -> Error {
+        Error::new(ErrorKind::Other, text).with_io_kind(io::ErrorKind::WouldBlock)
+    }
+
+    pub(crate) fn with_io_kind(mut self, io_kind: io::ErrorKind) -> Error {
+        self.io_kind = io_kind;
+        self
+    }
+
+    pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Error {
+        self.source = Some(Arc::new(source));
+        self
+    }
+
+    /// The same error, its text led by what was being done.
+    pub(crate) fn during(mut self, what: &str) -> Error {
+        self.text = format!("{what}: {}", self.text).into();
+        self
+    }
+
+    /// What the caller of a method gets; the error itself stays with the connection.
+    pub(crate) fn to_io(&self) -> io::Error {
+        io::Error::new(self.io_kind, self.clone())
+    }
+}
+
+impl From<Error> for io::Error {
+    fn from(error: Error) -> io::Error {
+        error.to_io()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Error").field("kind", &self.kind).field("text", &self.text).finish()
+    }
+}
+
+impl StdError for Error {
+    fn source(&self) -> Option<&(dyn StdError + 'static)> {
+        self.source.as_ref().map(|s| s.as_ref() as &(dyn StdError + 'static))
+    }
+}
+
+/// The name of an alert (RFC 8446, section 6, and the registry it started), for texts.
+pub(crate) fn alert_name(number: u8) -> &'static str {
+    match number {
+        0 => "close_notify",
+        10 => "unexpected_message",
+        20 => "bad_record_mac",
+        21 => "decryption_failed",
+        22 => "record_overflow",
+        40 => "handshake_failure",
+        42 => "bad_certificate",
+        43 => "unsupported_certificate",
+        44 => "certificate_revoked",
+        45 => "certificate_expired",
+        46 => "certificate_unknown",
+        47 => "illegal_parameter",
+        48 => "unknown_ca",
+        49 => "access_denied",
+        50 => "decode_error",
+        51 => "decrypt_error",
+        70 => "protocol_version",
+        71 => "insufficient_security",
+        80 => "internal_error",
+        86 => "inappropriate_fallback",
+        90 => "user_canceled",
+        100 => "no_renegotiation",
+        109 => "missing_extension",
+        110 => "unsupported_extension",
+        112 => "unrecognized_name",
+        113 => "bad_certificate_status_response",
+        115 => "unknown_psk_identity",
+        116 => "certificate_required",
+        120 => "no_application_protocol",
+        _ => "an alert without a name",
+    }
+}

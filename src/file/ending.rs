@@ -1,0 +1,262 @@
+//! The ways a file ends: `shutdown`, `close`, `close_clean`, and the drop of its last handle.
+
+use std::io;
+use std::net::Shutdown;
+use std::sync::mpsc;
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::shared::{not_open, taken, time_out, Call, Caller, Core, Ending, Guard, Shared};
+use crate::error::Error;
+use crate::stream::{after, Transport, Wait};
+
+/// Plaintext that `close_clean` keeps for readers while it waits for the peer's close_notify.
+const CLEAN_LIMIT: usize = 16 << 20;
+/// What a dropped file reads away at most, so that a peer that goes on sending can't hold the thread.
+const DROP_READS: usize = 64;
+/// How long a drop waits for a stream that can't be tried.
+const DROP_WAIT: Duration = Duration::from_millis(100);
+
+impl<S: Transport> Shared<S> {
+    /// Never waits.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let core = self.core.lock();
+        core.check_free(Caller::User)?;
+        if core.is_over() {
+            return Err(not_open().into());
+        }
+        drop(core);
+        self.shut(how != Shutdown::Read, how != Shutdown::Write);
+        Ok(())
+    }
+
+    /// Ends directions, whoever uses the file.
+    pub fn shut(&self, write: bool, read: bool) {
+        let mut core = self.core.lock();
+        core.write_shut |= write;
+        core.read_shut |= read;
+        self.wake_all(&core);
+        drop(self.push(core));
+    }
+
+    pub fn close(&self) -> io::Result<()> {
+        let mut core = self.core.lock();
+        core.check_free(Caller::User)?;
+        match core.ending {
+            Ending::Closed | Ending::Cleaned => return Ok(()),
+            Ending::Closing => {}
+            Ending::Not | Ending::Cleaning => {
+                core.ending = Ending::Closing;
+                core.write_shut = true;
+                core.progress = Some(Instant::now());
+                self.wake_all(&core);
+            }
+        }
+        let mut call = core.call(Caller::User, None);
+        call.closing = true;
+        call.patience = self.polled.then_some(self.close_timeout);
+        let (core, flushed) = self.flush_to_close(core, &call);
+        let core = match flushed {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock && !call.wait => {
+                let stuck = core.progress.is_none_or(|at| at.elapsed() >= self.close_timeout);
+                if !stuck || !self.polled {
+                    return Err(e);
+                }
+                return self.end(core, Err(time_out().during("closing").into()));
+            }
+            Err(e) => return self.end(core, Err(e)),
+            Ok(()) => core,
+        };
+        // What the peer still sends is read away, or the system would answer it with a reset, which can cost the peer
+        // what it has not read yet.
+        match self.drain(core, &call) {
+            Ok(core) => self.end(core, Ok(())),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Sends what was accepted, our close_notify and the half-close.
+    fn flush_to_close<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> (Guard<'a>, io::Result<()>) {
+        let has_queue = !core.queue.is_empty();
+        if has_queue && !core.settled {
+            core = match self.shake(core, call) {
+                Ok(core) => core,
+                Err(e) => return (self.core.lock(), Err(e)),
+            };
+        }
+        let result = match core.has_output() || !core.half_closed {
+            true => match self.send_now(core, call) {
+                Ok(guard) => {
+                    core = guard;
+                    Ok(())
+                }
+                Err(e) => {
+                    core = self.core.lock();
+                    Err(e)
+                }
+            },
+            false => Ok(()),
+        };
+        if core.write_failure.is_none() && core.connection.failure().is_none() {
+            return (core, result);
+        }
+        // The peer went first: an error only if that cost data.
+        let failure = core.connection.failure().or(core.write_failure.as_ref()).filter(|_| core.lost);
+        let result = failure.map_or(Ok(()), |failure| Err(failure.to_io()));
+        (core, result)
+    }
+
+    /// Reads away what comes, until the peer's end or the close time-out.
+    fn drain<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> io::Result<Guard<'a>> {
+        if !self.polled || self.close_timeout.is_zero() || core.write_failure.is_some() {
+            return Ok(core);
+        }
+        if core.drain_deadline.is_none() {
+            core.drain_deadline = after(self.close_timeout);
+        }
+        let deadline = core.drain_deadline;
+        let until = Call { deadline, patience: None, ..*call };
+        loop {
+            if core.connection.discard_input() {
+                return Ok(core);
+            }
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                return Ok(core);
+            }
+            match self.wait_for_input(core, &until) {
+                Ok(guard) => core = guard,
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => return Ok(self.core.lock()),
+                Err(e) => return Err(e),
+            }
+            core.check(&until)?;
+        }
+    }
+
+    fn end(&self, mut core: Guard<'_>, result: io::Result<()>) -> io::Result<()> {
+        core.ending = Ending::Closed;
+        core.queue.clear();
+        // A silent peer may still be reading: a socket that were closed for reading too would answer what the peer
+        // sends late (session tickets, say) with a reset, and what is on its way to the peer would be lost.
+        if result.is_err() || core.connection.has_ended() || core.connection.has_discarded() {
+            self.stream.end();
+        }
+        self.wake_all(&core);
+        result
+    }
+
+    pub fn close_clean(&self) -> io::Result<()> {
+        let mut core = self.core.lock();
+        core.check_free(Caller::User)?;
+        match core.ending {
+            Ending::Cleaned => return Ok(()),
+            Ending::Closing | Ending::Closed => return Err(not_open().into()),
+            Ending::Not | Ending::Cleaning => {}
+        }
+        let call = core.call(Caller::User, core.read_timeout);
+        core = if core.settled { core } else { self.shake(core, &call)? };
+        if let Some(failure) = core.connection.failure().or(core.write_failure.as_ref()) {
+            return Err(failure.to_io());
+        }
+        core.ending = Ending::Cleaning;
+        core.write_shut = true;
+        self.wake_all(&core);
+        if core.has_output() || core.unsent() > 0 || core.connection.write_error().is_none() {
+            core = self.send_now(core, &call)?;
+        }
+        loop {
+            core.connection.read_ahead(CLEAN_LIMIT);
+            if let Some(e) = core.connection.read_error() {
+                return Err(e.to_io());
+            }
+            if core.connection.has_ended_well() {
+                break;
+            }
+            if core.connection.plain_len() >= CLEAN_LIMIT {
+                return Err(Error::would_block("the peer goes on sending: read what has come, then call again").into());
+            }
+            core.check(&call)?;
+            core = self.wait_for_input(core, &call)?;
+            if core.is_over() {
+                return if core.ending == Ending::Cleaned { Ok(()) } else { Err(not_open().into()) };
+            }
+        }
+        core.ending = Ending::Cleaned;
+        let unread = core.connection.take_unread();
+        core.leftover = self.stream.give_back(&self.inherited, unread);
+        self.wake_all(&core);
+        Ok(())
+    }
+
+    /// Why the stream can't be moved out, if so.
+    pub fn release_error(&self, core: &mut Core) -> Option<Error> {
+        if core.taken {
+            return Some(taken());
+        }
+        let owes = core.unsent() > 0 || (core.write_shut && core.has_output());
+        match core.ending {
+            Ending::Cleaned => None,
+            Ending::Closed => Some(not_open().with_io_kind(io::ErrorKind::BrokenPipe)),
+            _ if owes && core.connection.failure().is_none() => {
+                Some(Error::would_block("accepted data or our close_notify is not sent yet"))
+            }
+            Ending::Closing => Some(not_open().with_io_kind(io::ErrorKind::BrokenPipe)),
+            Ending::Cleaning => {
+                let error = Error::new(crate::ErrorKind::NotOpen, "the clean close has not come to its end");
+                Some(error.with_io_kind(io::ErrorKind::BrokenPipe))
+            }
+            Ending::Not => None,
+        }
+    }
+
+    /// Nobody can use the file any more: says close_notify, as far as that goes without waiting.
+    pub fn last_handle_gone(self: &Arc<Self>)
+    where
+        S: 'static,
+    {
+        let over = matches!(self.core.lock().ending, Ending::Closed | Ending::Cleaned);
+        if self.can_try() || over {
+            return self.bid_farewell(Wait::No);
+        }
+        // This stream can only be written to by waiting for it, and a drop must not wait: another thread does, and gets
+        // a moment to do it in.
+        let (done, finished) = mpsc::channel();
+        let shared = self.clone();
+        let thread = thread::Builder::new().name("sslfile-drop".to_string()).spawn(move || {
+            shared.bid_farewell(Wait::Until(None));
+            drop(shared);
+            let _ = done.send(());
+        });
+        if thread.is_ok() {
+            let _ = finished.recv_timeout(DROP_WAIT);
+        }
+    }
+
+    fn bid_farewell(&self, wait: Wait) {
+        let mut core = self.core.lock();
+        if core.ending == Ending::Cleaned {
+            return;
+        }
+        if core.ending != Ending::Closed {
+            core.ending = Ending::Closing;
+            core.write_shut = true;
+            let mut call = core.call(Caller::Wrapper(wait), None);
+            call.closing = true;
+            if core.writing.try_take() {
+                core = self.send_output(core, &call, wait).0;
+                core.writing.release(&self.can_write);
+            }
+        }
+        drop(core);
+        if wait == Wait::No && self.polled {
+            let mut away = [0; 16 * 1024];
+            for _ in 0..DROP_READS {
+                match self.stream.recv(&mut away, Wait::No) {
+                    Ok(n) if n > 0 => {}
+                    _ => break,
+                }
+            }
+        }
+        self.stream.give_back(&self.inherited, Vec::new());
+    }
+}

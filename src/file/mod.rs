@@ -1,0 +1,566 @@
+//! The TLS file: a [`Connection`](crate::Connection) behind a short lock, and the stream beside it.
+
+mod ending;
+mod error;
+mod options;
+mod server_address;
+mod shared;
+mod tcp;
+mod transfer;
+mod turn;
+mod wrapped;
+
+use std::fmt;
+use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::sync::atomic::Ordering;
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use error::{OpenError, ReleaseError};
+pub use options::{Handshake, SslOptions};
+pub use server_address::ToServer;
+
+use crate::certificate::Certificate;
+use crate::context::Context;
+use crate::error::Error;
+use crate::settings::Role;
+use crate::stream::{Stream, Transport};
+use crate::version::Version;
+use shared::{Caller, Ending, Shared};
+
+/// Where a file is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum State {
+    /// The handshake has not been done yet, or not to its end.
+    Handshaking,
+    /// Data can flow both ways.
+    Open,
+    /// The peer has said close_notify: nothing more will come, but we may go on writing.
+    PeerClosed,
+    /// `close` or `close_clean` has begun.
+    Closing,
+    /// We have ended the connection.
+    Closed,
+    /// The handshake has failed, the peer has broken the protocol, or the connection was cut.
+    Failed,
+}
+
+/// What to wait for on the stream's descriptor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Interest {
+    /// Until it can be read.
+    pub readable: bool,
+    /// Until it can be written.
+    pub writable: bool,
+}
+
+/// A TLS connection that behaves like a file, or like `std::net::TcpStream`. A handle; clones are handles on the same
+/// connection.
+///
+/// Any thread may read and any thread may write, at the same time: `Read` and `Write` are implemented for `SslFile` and
+/// for `&SslFile`, and a thread blocked in a read never delays a write. Several readers (or writers) take turns.
+///
+/// The stream stays inside, its descriptor open, until the last handle is dropped or [released](SslFile::release).
+/// Dropping the last handle never blocks: it sends what goes at once, says close_notify, and closes the stream. To be
+/// sure that everything arrives, [`close`](SslFile::close).
+///
+/// # What the calls give
+///
+/// | situation | `read` | `write` |
+/// |---|---|---|
+/// | nothing there / no room, blocking | waits | waits |
+/// | the same, non-blocking | `WouldBlock` | `WouldBlock` |
+/// | the time-out has passed | `TimedOut` | `TimedOut`: nothing of this call was accepted |
+/// | the peer has said close_notify | what is left, then `Ok(0)` | goes on |
+/// | the stream was cut | what is left, then `BrokenPipe` | goes on until the stream refuses |
+/// | the stream was reset | what is left, then `ConnectionReset` | the same |
+/// | the handshake has failed, a forged record | what is left, then `InvalidData` | the same error |
+/// | after `shutdown(Read)` / `shutdown(Write)` | `Ok(0)` | `BrokenPipe` |
+/// | after our `close` or `close_clean` | what is left, then `NotConnected` | `NotConnected` |
+/// | [`interrupt`](SslFile::interrupt) while it waits | `Other` | `Other` |
+/// | the stream is wrapped by another file | `ResourceBusy` | `ResourceBusy` |
+///
+/// The ends are sticky: each later call says the same. [`Error::of`] finds the cause inside an error.
+///
+/// # Example
+///
+/// ```no_run
+/// use std::io::{Read, Write};
+/// use std::net::TcpStream;
+/// use sslfile::{Context, SslFile};
+/// # fn main() -> std::io::Result<()> {
+/// let tcp = TcpStream::connect(("example.com", 443))?;
+/// let mut file = SslFile::client(tcp, &Context::client()?, "example.com")?;
+/// file.write_all(b"GET / HTTP/1.0\r\nHost: example.com\r\n\r\n")?;
+/// let mut answer = Vec::new();
+/// file.read_to_end(&mut answer)?; // an error if the connection is cut
+/// # Ok(())
+/// # }
+/// ```
+pub struct SslFile<S: Stream = TcpStream> {
+    handle: Handle<S>,
+}
+
+/// One count of the handles. What lives inside the file and its surroundings holds the `Arc` without being counted.
+struct Handle<S: Transport> {
+    shared: Arc<Shared<S>>,
+    counted: bool,
+}
+
+impl<S: Transport> Drop for Handle<S> {
+    fn drop(&mut self) {
+        if self.counted && self.shared.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
+            self.shared.last_handle_gone();
+        }
+    }
+}
+
+impl<S: Stream> Clone for SslFile<S> {
+    fn clone(&self) -> Self {
+        self.shared().handles.fetch_add(1, Ordering::Relaxed);
+        SslFile { handle: Handle { shared: self.handle.shared.clone(), counted: true } }
+    }
+}
+
+impl<S: Stream> fmt::Debug for SslFile<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut out = f.debug_struct("SslFile");
+        out.field("role", &self.role()).field("state", &self.state());
+        if let Some(peer) = self.shared().stream.peer() {
+            out.field("peer", &peer);
+        }
+        out.field("server_name", &self.server_name()).finish_non_exhaustive()
+    }
+}
+
+impl<S: Stream> SslFile<S> {
+    /// A client that expects the peer to be `server_name`, a DNS name or an IP address. Shakes hands: blocks until that
+    /// is done, at most 30 s (unless the stream is non-blocking: then the handshake has begun).
+    ///
+    /// Errors: `InvalidInput` for a name that can't be one; those of [`handshake`](SslFile::handshake). The stream is
+    /// in the error.
+    pub fn client(stream: S, context: &Context, server_name: &str) -> Result<SslFile<S>, OpenError<S>> {
+        SslFile::options().client(server_name).open(stream, context)
+    }
+
+    /// A server. Shakes hands, as [`client`](SslFile::client).
+    ///
+    /// Errors: `InvalidInput` if the context has no identity; those of [`handshake`](SslFile::handshake). The stream is
+    /// in the error.
+    pub fn server(stream: S, context: &Context) -> Result<SslFile<S>, OpenError<S>> {
+        SslFile::options().server().open(stream, context)
+    }
+
+    fn shared(&self) -> &Arc<Shared<S>> {
+        &self.handle.shared
+    }
+
+    /// Shakes hands, if that has not been done; any number of threads may ask, it is done once. Other calls do it by
+    /// themselves. Blocks as a read does, and at most the handshake time-out.
+    ///
+    /// Errors: `InvalidData`: a bad certificate, an alert, a peer that speaks no TLS (the cause is in [`Error`]);
+    /// `BrokenPipe`: the peer closed; `TimedOut` of the handshake time-out: all these are final, and each later call
+    /// says the same. `TimedOut` of the read time-out and `WouldBlock`: try again.
+    pub fn handshake(&self) -> io::Result<()> {
+        self.shared().handshake()
+    }
+
+    /// Whether the handshake is done. Never waits.
+    pub fn is_handshake_done(&self) -> bool {
+        self.shared().core.lock().connection.is_handshake_done()
+    }
+
+    /// Whether data can still be read. Looks, without waiting, whether the peer's end is already there.
+    pub fn is_open(&self) -> bool {
+        self.shared().is_open()
+    }
+
+    /// Where the file is in its life, as far as is known without looking at the stream. Never waits.
+    pub fn state(&self) -> State {
+        let core = self.shared().core.lock();
+        let connection = &core.connection;
+        match core.ending {
+            Ending::Closed | Ending::Cleaned => State::Closed,
+            Ending::Closing => State::Closing,
+            _ if connection.has_ended_well() && core.ending == Ending::Not => State::PeerClosed,
+            _ if connection.failure().is_some() || connection.read_error().is_some() => State::Failed,
+            Ending::Cleaning => State::Closing,
+            Ending::Not if connection.is_handshake_done() => State::Open,
+            Ending::Not => State::Handshaking,
+        }
+    }
+
+    /// Client or server.
+    pub fn role(&self) -> Role {
+        self.shared().core.lock().connection.role()
+    }
+
+    /// The error that ended the connection, if one did. Never waits.
+    pub fn last_error(&self) -> Option<io::Error> {
+        let core = self.shared().core.lock();
+        let connection = &core.connection;
+        connection.failure().or(connection.read_error()).or(core.write_failure.as_ref()).map(Error::to_io)
+    }
+
+    /// Whether a call on some handle is waiting. Never waits itself.
+    pub fn is_busy(&self) -> bool {
+        self.shared().core.lock().waiting > 0
+    }
+
+    /// The context it was opened with.
+    pub fn context(&self) -> Context {
+        self.shared().context.clone()
+    }
+
+    /// The wrapped stream, for its settings and its address. Reading from it or writing to it breaks the connection;
+    /// time-outs are the file's.
+    pub fn get_ref(&self) -> &S {
+        &self.shared().stream
+    }
+
+    /// Ends the connection, for all handles, and nothing accepted is lost: sends all that was accepted and close_notify,
+    /// half-closes the stream, and then reads away what comes until the peer's end. Again: `Ok`.
+    ///
+    /// Waits for the sending as long as it gets on, at most the close time-out (default 1 s) without progress; then for
+    /// the peer's end, at most the close time-out. That the peer stays silent is no error. On a stream without a
+    /// descriptor it waits for the sending, however long, and does not read. Waiting calls of other threads return
+    /// `NotConnected`.
+    ///
+    /// Errors: `TimedOut`: something accepted was lost, as the peer takes nothing; `BrokenPipe`, `ConnectionReset`: the
+    /// same, as the peer has gone. The connection is ended all the same. Non-blocking: `WouldBlock` until a later call
+    /// finds it done; `state` is `Closing`.
+    ///
+    /// After Pike's `close`, which loses what was not sent.
+    pub fn close(&self) -> io::Result<()> {
+        self.shared().close()
+    }
+
+    /// Exchanges close_notify with the peer, whoever says it first, and leaves the stream open and plain, for
+    /// [`release`](SslFile::release). Plaintext that still comes can be read, by other threads meanwhile and by all
+    /// afterwards; up to 16 MiB are kept for that.
+    ///
+    /// Waits as a read does. Errors: `TimedOut`: may be called again. `WouldBlock`: non-blocking, call again when the
+    /// stream is ready; or 16 MiB wait to be read first. `BrokenPipe`: cut before the peer's close_notify.
+    ///
+    /// Pike's `close(0, 1)`.
+    pub fn close_clean(&self) -> io::Result<()> {
+        self.shared().close_clean()
+    }
+
+    /// The stream, and what was read from it behind the peer's close_notify. Needs the last handle.
+    ///
+    /// After a successful `close_clean` the stream can go on in plain. On an open file this drops TLS abruptly, and the
+    /// bytes are the ciphertext not yet decrypted. After a failed handshake they are what TLS did not consume: all of
+    /// them if the peer spoke no TLS. Never waits.
+    ///
+    /// Errors, with the file in them: `ResourceBusy` while there are other handles; `WouldBlock` while accepted data or
+    /// our close_notify is unsent; `BrokenPipe` after `close` and after a `close_clean` that did not succeed.
+    ///
+    /// Pike's `shutdown`.
+    pub fn release(self) -> Result<(S, Vec<u8>), ReleaseError<S>> {
+        let refuse = |file, error: Error| Err(ReleaseError::new(error.into(), file));
+        let shared = self.shared().clone();
+        let mut core = shared.core.lock();
+        if let Some(error) = shared.release_error(&mut core) {
+            drop(core);
+            return refuse(self, error);
+        }
+        if shared.handles.load(Ordering::Acquire) != 1 {
+            drop(core);
+            let error = Error::new(crate::ErrorKind::Other, "there are other handles on this file");
+            return refuse(self, error.with_io_kind(io::ErrorKind::ResourceBusy));
+        }
+        drop(core);
+        let SslFile { mut handle } = self;
+        handle.counted = false;
+        drop(handle);
+        match Arc::try_unwrap(shared) {
+            Ok(shared) => Ok(shared.into_stream()),
+            Err(shared) => {
+                let file = SslFile { handle: Handle { shared, counted: true } };
+                let error = Error::new(crate::ErrorKind::Other, "the file is in use");
+                refuse(file, error.with_io_kind(io::ErrorKind::ResourceBusy))
+            }
+        }
+    }
+
+    /// Ends one direction or both, for all handles. Never waits, in any state: what can't go now goes with the next call.
+    ///
+    /// `Write`: later writes fail with `BrokenPipe`; close_notify follows all accepted data (and our part of the
+    /// handshake), then a TCP half-close if the stream has one. Reading goes on. `Read`: blocked readers wake with
+    /// `Ok(0)`, as do all later reads; the peer is not told.
+    ///
+    /// Errors: `NotConnected` after `close` and `close_clean`.
+    pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.shared().shutdown(how)
+    }
+
+    /// Makes calls that are waiting, on any handle, return `Other` with [`ErrorKind::Interrupted`](crate::ErrorKind) as
+    /// the cause. Nothing is lost and the file can be used as before. With nobody waiting it does nothing. Never waits;
+    /// a call that has just begun to wait may take some 20 ms to return. Streams without a descriptor can't be
+    /// interrupted while they block.
+    pub fn interrupt(&self) {
+        self.shared().interrupt();
+    }
+
+    /// Another handle on the same connection. Never fails and never waits.
+    pub fn try_clone(&self) -> io::Result<SslFile<S>> {
+        Ok(self.clone())
+    }
+
+    /// Blocking or not, from now on, for all handles; in any state. A call that is waiting goes on waiting.
+    ///
+    /// Errors: `Unsupported` for a stream without a descriptor.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        let shared = self.shared();
+        let mut core = shared.core.lock();
+        core.check_free(Caller::User)?;
+        if core.nonblocking != nonblocking {
+            shared.needs_polling("switching between blocking and non-blocking")?;
+            core.nonblocking = nonblocking;
+        }
+        Ok(())
+    }
+
+    /// Whether calls return `WouldBlock` rather than wait.
+    pub fn is_nonblocking(&self) -> bool {
+        self.shared().core.lock().nonblocking
+    }
+
+    /// Bounds each whole call that reads: `read`, `peek`, `handshake`, `close_clean`. `None`: no bound, the default.
+    /// After `TimedOut` nothing is half-done.
+    ///
+    /// Errors: `InvalidInput` for a zero time-out; `Unsupported` for a stream without a descriptor.
+    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.check_timeout(timeout)?;
+        self.shared().core.lock().read_timeout = timeout;
+        Ok(())
+    }
+
+    /// Bounds each whole call that writes: `write`, `flush`. As [`set_read_timeout`](SslFile::set_read_timeout).
+    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.check_timeout(timeout)?;
+        self.shared().core.lock().write_timeout = timeout;
+        Ok(())
+    }
+
+    fn check_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
+        self.shared().core.lock().check_free(Caller::User)?;
+        match timeout {
+            Some(Duration::ZERO) => Err(Error::invalid_input("a time-out can't be zero").into()),
+            Some(_) => self.shared().needs_polling("a time-out"),
+            None => Ok(()),
+        }
+    }
+
+    /// What was set.
+    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.shared().core.lock().read_timeout)
+    }
+
+    /// What was set.
+    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
+        Ok(self.shared().core.lock().write_timeout)
+    }
+
+    /// As `read`, and the bytes stay to be read.
+    pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.shared().input(Caller::User, |connection| connection.peek(buf))
+    }
+
+    /// Bytes that can be read without touching the stream; not zero if there are any. Never waits.
+    pub fn pending(&self) -> usize {
+        self.shared().core.lock().connection.pending()
+    }
+
+    /// Queues all of `data` or nothing, in any mode and from the first moment, the time before the handshake included;
+    /// sends what goes without waiting. What stays goes with the next call. Takes the data if nothing is unsent or if it
+    /// fits under the send limit.
+    ///
+    /// Errors: `WouldBlock` if it does not fit; those of a write. Never waits.
+    pub fn send(&self, data: &[u8]) -> io::Result<()> {
+        self.shared().send(data)
+    }
+
+    /// Bytes accepted by `write` and `send` and not yet handed to the stream.
+    pub fn unsent(&self) -> usize {
+        self.shared().core.lock().unsent()
+    }
+
+    /// The version agreed on; `None` before the handshake is done, and with engines that can't tell.
+    pub fn version(&self) -> Option<Version> {
+        self.shared().core.lock().connection.version()
+    }
+
+    /// The cipher suite agreed on, in the library's spelling; `None` as for `version`.
+    pub fn cipher(&self) -> Option<String> {
+        self.shared().core.lock().connection.cipher()
+    }
+
+    /// The protocol agreed on with ALPN.
+    pub fn alpn(&self) -> Option<Vec<u8>> {
+        self.shared().core.lock().connection.alpn()
+    }
+
+    /// On a client the name it expects, on a server the name the client asked for (SNI).
+    pub fn server_name(&self) -> Option<String> {
+        self.shared().core.lock().connection.server_name()
+    }
+
+    /// The peer's own certificate, once it has been received.
+    pub fn peer_certificate(&self) -> Option<Certificate> {
+        self.shared().core.lock().connection.peer_certificate()
+    }
+
+    /// The chain the peer sent, its own certificate first; `None` with engines that can't tell.
+    pub fn peer_certificates(&self) -> Option<Vec<Certificate>> {
+        self.shared().core.lock().connection.session().peer_certificates()
+    }
+
+    /// Whether an earlier session was resumed; `None` before the handshake is done, and with engines that can't tell.
+    pub fn is_resumed(&self) -> Option<bool> {
+        let core = self.shared().core.lock();
+        core.connection.session().is_resumed().filter(|_| core.connection.is_handshake_done())
+    }
+
+    /// The channel binding `tls-server-end-point` (RFC 5929, section 4): the hash of the server's certificate.
+    pub fn tls_server_end_point(&self) -> Option<Vec<u8>> {
+        let core = self.shared().core.lock();
+        core.connection.session().tls_server_end_point().filter(|_| core.connection.is_handshake_done())
+    }
+
+    /// Key material bound to this connection (RFC 5705; RFC 8446, section 7.5), the same on both ends.
+    ///
+    /// Errors: `NotConnected` before the handshake is done; `Unsupported` with engines that have none.
+    pub fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> io::Result<()> {
+        self.shared().core.lock().connection.export_keying_material(out, label, context)
+    }
+
+    /// What to wait for, as things stand, before the next call can get further: `readable` while more can come,
+    /// `writable` while something is unsent, so also after a `WouldBlock` from a write that found no room. Read until
+    /// `WouldBlock`, or until [`pending`](SslFile::pending) is zero, before waiting. Never waits.
+    pub fn interest(&self) -> Interest {
+        let core = self.shared().core.lock();
+        let over = matches!(core.ending, Ending::Closed | Ending::Cleaned);
+        Interest {
+            readable: !over && !core.connection.has_ended(),
+            writable: core.has_output() || (!core.settled && !core.connection.has_begun()),
+        }
+    }
+
+    fn read_ref(&self, buf: &mut [u8]) -> io::Result<usize> {
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        self.shared().input(Caller::User, |connection| connection.read(buf))
+    }
+
+    fn read_vectored_ref(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+        if bufs.iter().all(|buf| buf.is_empty()) {
+            return Ok(0);
+        }
+        self.shared().input(Caller::User, |connection| {
+            let mut n = 0;
+            for buf in bufs.iter_mut().filter(|buf| !buf.is_empty()) {
+                match connection.read(buf) {
+                    Ok(more) => n += more,
+                    Err(e) if n == 0 => return Err(e),
+                    Err(_) => break,
+                }
+                if n == 0 {
+                    break;
+                }
+            }
+            Ok(n)
+        })
+    }
+
+    fn write_ref(&self, buf: &[u8]) -> io::Result<usize> {
+        self.shared().write(Caller::User, buf)
+    }
+
+    /// Joins small pieces, so that they share a record.
+    fn write_vectored_ref(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+        const RECORD: usize = 16 * 1024;
+        let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
+        match (filled.next(), filled.next()) {
+            (None, _) => Ok(0),
+            (Some(only), None) => self.write_ref(only),
+            (Some(first), Some(_)) if first.len() >= RECORD => self.write_ref(first),
+            _ => {
+                let mut joined = Vec::with_capacity(RECORD);
+                for buf in bufs {
+                    let room = RECORD - joined.len();
+                    joined.extend_from_slice(&buf[..buf.len().min(room)]);
+                }
+                self.write_ref(&joined)
+            }
+        }
+    }
+}
+
+impl SslFile {
+    /// How to open a file, in the manner of `fs::OpenOptions`.
+    pub fn options() -> SslOptions {
+        SslOptions::new()
+    }
+}
+
+impl<S: Stream> SslFile<S> {
+    fn from_shared(shared: Arc<Shared<S>>) -> SslFile<S> {
+        SslFile { handle: Handle { shared, counted: true } }
+    }
+}
+
+macro_rules! read_and_write {
+    ($file:ty) => {
+        impl<S: Stream> Read for $file {
+            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+                self.read_ref(buf)
+            }
+
+            fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
+                self.read_vectored_ref(bufs)
+            }
+        }
+
+        impl<S: Stream> Write for $file {
+            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+                self.write_ref(buf)
+            }
+
+            fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
+                self.write_vectored_ref(bufs)
+            }
+
+            /// Waits until all that was accepted is handed to the stream, the close_notify of a `shutdown(Write)`
+            /// included.
+            fn flush(&mut self) -> io::Result<()> {
+                self.shared().flush()
+            }
+        }
+    };
+}
+
+read_and_write!(SslFile<S>);
+read_and_write!(&SslFile<S>);
+
+#[cfg(unix)]
+impl<S: Stream + std::os::fd::AsFd> std::os::fd::AsFd for SslFile<S> {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
+        self.get_ref().as_fd()
+    }
+}
+
+#[cfg(unix)]
+impl<S: Stream + std::os::fd::AsFd> std::os::fd::AsRawFd for SslFile<S> {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
+        use std::os::fd::AsFd;
+        self.as_fd().as_raw_fd()
+    }
+}

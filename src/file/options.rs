@@ -1,0 +1,222 @@
+use std::io;
+use std::net::TcpStream;
+use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::{Condvar, Mutex};
+
+use super::shared::{Core, Shared};
+use super::{OpenError, SslFile, ToServer};
+use crate::connection::Connection;
+use crate::context::Context;
+use crate::error::Error;
+use crate::settings::Role;
+use crate::stream::{Inherited, Stream, Transport};
+use crate::version::{Bounds, Version};
+
+/// When a file shakes hands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Handshake {
+    /// When it is opened: errors show there. A non-blocking file begins then and does not wait.
+    Eager,
+    /// On first use: read, write, flush, peek or handshake.
+    Lazy,
+}
+
+/// How to open a file, in the manner of `fs::OpenOptions`. From [`SslFile::options`].
+///
+/// ```no_run
+/// use std::time::Duration;
+/// use sslfile::{Context, SslFile, Version};
+/// # fn main() -> std::io::Result<()> {
+/// let file = SslFile::options()
+///     .min_version(Version::Tls1_3)
+///     .handshake_timeout(Some(Duration::from_secs(5)))
+///     .connect("example.com:443", &Context::client()?)?;
+/// # drop(file);
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct SslOptions {
+    role: Option<Role>,
+    server_name: String,
+    versions: Bounds,
+    nonblocking: Option<bool>,
+    handshake: Option<Handshake>,
+    handshake_timeout: Option<Option<Duration>>,
+    close_timeout: Duration,
+    send_limit: usize,
+    already_read: Vec<u8>,
+}
+
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+const SEND_LIMIT: usize = 256 * 1024;
+
+impl SslOptions {
+    pub(crate) fn new() -> SslOptions {
+        SslOptions {
+            role: None,
+            server_name: String::new(),
+            versions: Bounds::default(),
+            nonblocking: None,
+            handshake: None,
+            handshake_timeout: None,
+            close_timeout: CLOSE_TIMEOUT,
+            send_limit: SEND_LIMIT,
+            already_read: Vec::new(),
+        }
+    }
+
+    /// A client that expects the peer to be `server_name`, a DNS name or an IP address.
+    pub fn client(mut self, server_name: &str) -> Self {
+        self.role = Some(Role::Client);
+        self.server_name = server_name.to_string();
+        self
+    }
+
+    /// A server; the context must have an identity.
+    pub fn server(mut self) -> Self {
+        self.role = Some(Role::Server);
+        self
+    }
+
+    /// The lowest version for this file, instead of the context's.
+    pub fn min_version(mut self, version: Version) -> Self {
+        self.versions.min = Some(version);
+        self
+    }
+
+    /// The highest version for this file, instead of the context's.
+    pub fn max_version(mut self, version: Version) -> Self {
+        self.versions.max = Some(version);
+        self
+    }
+
+    /// Whether the file is non-blocking. Default: as the stream is. For a stream without a descriptor `true` says that
+    /// the stream itself gives `WouldBlock`.
+    pub fn nonblocking(mut self, yes: bool) -> Self {
+        self.nonblocking = Some(yes);
+        self
+    }
+
+    /// When to shake hands. Default: eager.
+    pub fn handshake(mut self, when: Handshake) -> Self {
+        self.handshake = Some(when);
+        self
+    }
+
+    /// A budget for the whole handshake, from its first step; when it is used up the handshake has failed for good, with
+    /// `TimedOut`. Default: 30 s, but none for a file that is opened non-blocking. `None`: no limit. Streams without a
+    /// descriptor have none.
+    pub fn handshake_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.handshake_timeout = Some(timeout);
+        self
+    }
+
+    /// How long `close` waits for the peer's end after ours, and for the peer to take what is unsent. Default 1 s; zero
+    /// does not wait.
+    pub fn close_timeout(mut self, time: Duration) -> Self {
+        self.close_timeout = time;
+        self
+    }
+
+    /// How many bytes may be unsent before a non-blocking `write`, and `send`, give `WouldBlock`. Default 256 KiB.
+    pub fn send_limit(mut self, bytes: usize) -> Self {
+        self.send_limit = bytes;
+        self
+    }
+
+    /// Bytes that were already read from the stream and belong to the handshake.
+    ///
+    /// After a plain dialogue (STARTTLS) hand in all that was read too far: bytes that somebody slipped in behind the
+    /// peer's last plain line then fail the handshake, and are never taken for what the peer says over TLS
+    /// (CVE-2011-0411).
+    pub fn already_read(mut self, bytes: Vec<u8>) -> Self {
+        self.already_read = bytes;
+        self
+    }
+
+    /// Opens a file over `stream`. Blocks for the handshake if that is eager and the file blocking.
+    ///
+    /// Errors, with the stream in them: `InvalidInput` without `client` or `server`, for a name that can't be one, for a
+    /// server without an identity; `Unsupported` for what the engine can't do in this role; `ResourceBusy` if another
+    /// file has the stream; those of [`SslFile::handshake`].
+    pub fn open<S: Stream>(self, stream: S, context: &Context) -> Result<SslFile<S>, OpenError<S>> {
+        let opened = self.prepare(&stream, context);
+        let (connection, inherited) = match opened {
+            Ok(opened) => opened,
+            Err(e) => return Err(OpenError::new(e, stream, self.already_read)),
+        };
+        let polled = stream.is_polled();
+        let nonblocking = self.nonblocking.unwrap_or(inherited.nonblocking);
+        let default_timeout = (!nonblocking).then_some(HANDSHAKE_TIMEOUT);
+        let mut core = Core::new(connection, nonblocking, &inherited);
+        core.connection.feed(&self.already_read);
+        let shared = Arc::new(Shared {
+            stream,
+            context: context.clone(),
+            inherited,
+            handles: AtomicUsize::new(1),
+            polled,
+            never_blocks: nonblocking && !polled,
+            send_limit: self.send_limit,
+            close_timeout: self.close_timeout,
+            handshake_timeout: self.handshake_timeout.unwrap_or(default_timeout).filter(|_| polled),
+            core: Mutex::new(core),
+            can_read: Condvar::new(),
+            can_write: Condvar::new(),
+        });
+        if self.handshake == Some(Handshake::Lazy) {
+            return Ok(SslFile::from_shared(shared));
+        }
+        match shared.handshake() {
+            Err(e) if !(nonblocking && e.kind() == io::ErrorKind::WouldBlock) => match Arc::try_unwrap(shared) {
+                Ok(shared) => {
+                    let (stream, unread) = shared.into_stream();
+                    Err(OpenError::new(e, stream, unread))
+                }
+                // Nobody else can have it yet.
+                Err(shared) => Ok(SslFile::from_shared(shared)),
+            },
+            _ => Ok(SslFile::from_shared(shared)),
+        }
+    }
+
+    fn prepare<S: Stream>(&self, stream: &S, context: &Context) -> io::Result<(Connection, Inherited)> {
+        let Some(role) = self.role else {
+            return Err(Error::invalid_input("options need client(name) or server()").into());
+        };
+        let connection = Connection::open(context, role, &self.server_name, self.versions)?;
+        Ok((connection, stream.take_over()?))
+    }
+
+    /// TCP connect, to each address of the host in turn, then `open` as a client of that host (unless `client` named
+    /// another), eager unless set otherwise. Blocks; the TCP connect is not under the handshake's time-out.
+    ///
+    /// Errors: `InvalidInput` for an address without a port and for options with `server`; those of
+    /// `TcpStream::connect` and of [`open`](SslOptions::open).
+    pub fn connect<A: ToServer>(self, addr: A, context: &Context) -> io::Result<SslFile> {
+        let (host, addrs) = addr.to_server()?;
+        let options = match self.role {
+            None => self.client(&host),
+            Some(Role::Client) => self,
+            Some(Role::Server) => return Err(Error::invalid_input("connect makes clients, not servers").into()),
+        };
+        Ok(options.open(TcpStream::connect(&addrs[..])?, context)?)
+    }
+}
+
+impl<S: Transport> Shared<S> {
+    /// The stream as it was, and what was read from it and not consumed.
+    pub fn into_stream(self) -> (S, Vec<u8>) {
+        let mut core = self.core.into_inner();
+        let unread = match core.ending {
+            super::Ending::Cleaned => core.leftover,
+            _ => self.stream.give_back(&self.inherited, core.connection.take_input()),
+        };
+        (self.stream, unread)
+    }
+}

@@ -1,0 +1,75 @@
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6, ToSocketAddrs};
+
+use crate::error::Error;
+
+/// Where to connect, and the name to check the certificate against: `"host:port"`, `(host, port)`, `String`,
+/// `SocketAddr`. Its own methods are the crate's affair.
+///
+/// All that std's `ToSocketAddrs` is implemented for, as far as it names one host: a slice of addresses does not.
+pub trait ToServer: ServerAddress {}
+
+/// The methods of [`ToServer`], which users neither call nor implement.
+pub trait ServerAddress {
+    /// The host, and its addresses, at least one. Blocks for the look-up of a name.
+    fn to_server(&self) -> io::Result<(String, Vec<SocketAddr>)>;
+}
+
+fn look_up(host: &str, addrs: impl ToSocketAddrs) -> io::Result<(String, Vec<SocketAddr>)> {
+    let addrs: Vec<_> = addrs.to_socket_addrs()?.collect();
+    match addrs.is_empty() {
+        true => Err(Error::invalid_input(format!("{host:?} has no address")).into()),
+        false => Ok((host.to_string(), addrs)),
+    }
+}
+
+impl ToServer for str {}
+impl ServerAddress for str {
+    fn to_server(&self) -> io::Result<(String, Vec<SocketAddr>)> {
+        // Without a colon std has an error of its own.
+        let host = self.rsplit_once(':').map_or(self, |(host, _)| host);
+        look_up(host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host), self)
+    }
+}
+
+impl ToServer for String {}
+impl ServerAddress for String {
+    fn to_server(&self) -> io::Result<(String, Vec<SocketAddr>)> {
+        self.as_str().to_server()
+    }
+}
+
+impl ToServer for (&str, u16) {}
+impl ServerAddress for (&str, u16) {
+    fn to_server(&self) -> io::Result<(String, Vec<SocketAddr>)> {
+        look_up(self.0, *self)
+    }
+}
+
+impl ToServer for (String, u16) {}
+impl ServerAddress for (String, u16) {
+    fn to_server(&self) -> io::Result<(String, Vec<SocketAddr>)> {
+        (self.0.as_str(), self.1).to_server()
+    }
+}
+
+macro_rules! by_ip {
+    ($($addr:ty),*) => {$(
+        impl ToServer for $addr {}
+        impl ServerAddress for $addr {
+            fn to_server(&self) -> io::Result<(String, Vec<SocketAddr>)> {
+                let addr = SocketAddr::from(*self);
+                Ok((addr.ip().to_string(), vec![addr]))
+            }
+        }
+    )*};
+}
+
+by_ip!((IpAddr, u16), (Ipv4Addr, u16), (Ipv6Addr, u16), SocketAddr, SocketAddrV4, SocketAddrV6);
+
+impl<T: ToServer + ?Sized> ToServer for &T {}
+impl<T: ServerAddress + ?Sized> ServerAddress for &T {
+    fn to_server(&self) -> io::Result<(String, Vec<SocketAddr>)> {
+        (**self).to_server()
+    }
+}

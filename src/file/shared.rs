@@ -1,0 +1,634 @@
+//! What all handles of one file share: the connection behind a short lock, the stream beside it, and the moves of bytes
+//! between the two.
+//!
+//! The lock is held for memory work only. Who wants to use the stream takes the turn of that direction under the lock,
+//! drops the lock, does the I/O, takes the lock again and gives up the turn. So ciphertext leaves in the order in which
+//! it was made, and arrives in the order in which it came.
+
+use std::io;
+use std::sync::atomic::AtomicUsize;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use super::turn::Turn;
+use crate::connection::{write_shut_down, Connection};
+use crate::context::Context;
+use crate::engine::{Buffer, LARGE};
+use crate::error::{Error, ErrorKind};
+use crate::stream::{after, Inherited, Sleeper, Transport, Wait};
+
+/// Plaintext that is encrypted before it is sent: a few records for each system call.
+const CHUNK: usize = 64 * 1024;
+
+pub(crate) struct Shared<S> {
+    pub stream: S,
+    pub context: Context,
+    pub inherited: Inherited,
+    pub handles: AtomicUsize,
+    /// The stream has descriptors to poll: time-outs, switching, interrupting.
+    pub polled: bool,
+    /// The stream is none of ours to poll, but gives `WouldBlock` by itself.
+    pub never_blocks: bool,
+    pub send_limit: usize,
+    pub close_timeout: Duration,
+    pub handshake_timeout: Option<Duration>,
+    pub core: Mutex<Core>,
+    /// Something came, or the reading turn is free, or the state has changed.
+    pub can_read: Condvar,
+    /// The writing turn is free, or the state has changed.
+    pub can_write: Condvar,
+}
+
+/// Under the lock.
+pub(crate) struct Core {
+    pub connection: Connection,
+    pub nonblocking: bool,
+    pub read_timeout: Option<Duration>,
+    pub write_timeout: Option<Duration>,
+    /// The stream has been taken over by another file, which alone may use it.
+    pub taken: bool,
+
+    pub reading: bool,
+    pub writing: Turn,
+    /// Calls that are waiting, for data, for room or for a turn.
+    pub waiting: usize,
+    /// Threads that wait in the stream.
+    sleepers: Vec<Arc<Sleeper>>,
+    /// Counts interrupts: a call that sees another number than it began with has been interrupted.
+    pub interrupts: u64,
+
+    /// The handshake is done and what the peer needs of it has been sent; or it has failed.
+    pub settled: bool,
+    handshake_deadline: Option<Instant>,
+    /// The errors have been given the peer's name.
+    named: bool,
+
+    /// Accepted, not yet encrypted.
+    pub queue: Buffer,
+    /// Plaintext bytes in the connection's output.
+    encrypted: usize,
+    /// Ciphertext taken out for sending, less what has been sent, and the plaintext bytes in it. The holder of the
+    /// writing turn has it in hand while it sends.
+    flight: Buffer,
+    flight_plain: usize,
+    /// When something was last sent, kept up while closing.
+    pub progress: Option<Instant>,
+    /// The stream takes nothing more.
+    pub write_failure: Option<Error>,
+    /// Accepted bytes were lost with that.
+    pub lost: bool,
+
+    pub read_shut: bool,
+    pub write_shut: bool,
+    pub half_closed: bool,
+    pub ending: Ending,
+    /// While closing: until when to read away what the peer still sends.
+    pub drain_deadline: Option<Instant>,
+    /// What was behind the peer's close_notify and the stream could not take back.
+    pub leftover: Vec<u8>,
+}
+
+/// Our own end of the connection.
+///
+/// | state | read | write |
+/// |---|---|---|
+/// | `Not` | as the connection says | as the connection says |
+/// | `Cleaning`: `close_clean` under way, or broken off | as the connection says | `BrokenPipe` |
+/// | `Cleaned` | what is left, then `NotConnected` | `NotConnected` |
+/// | `Closing`: `close` under way | what is left, then `NotConnected` | `NotConnected` |
+/// | `Closed` | what is left, then `NotConnected` | `NotConnected` |
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    Not,
+    Cleaning,
+    Cleaned,
+    Closing,
+    Closed,
+}
+
+pub(crate) type Guard<'a> = MutexGuard<'a, Core>;
+
+/// One call of a user: how long it may wait.
+pub(crate) struct Call {
+    pub wait: bool,
+    pub deadline: Option<Instant>,
+    /// Each step may take this long.
+    pub patience: Option<Duration>,
+    pub interrupts: u64,
+    /// Made by a file that wraps this one, which must look at its own state whenever we wake.
+    pub nested: bool,
+    /// Made by `close`, which goes on where other calls are told that it's over.
+    pub closing: bool,
+}
+
+/// Who asks.
+#[derive(Clone, Copy)]
+pub(crate) enum Caller {
+    User,
+    /// A file that wraps this one.
+    Wrapper(Wait),
+}
+
+impl Core {
+    pub fn new(connection: Connection, nonblocking: bool, inherited: &Inherited) -> Core {
+        Core {
+            connection,
+            nonblocking,
+            read_timeout: inherited.read_timeout,
+            write_timeout: inherited.write_timeout,
+            taken: false,
+            reading: false,
+            writing: Turn::default(),
+            waiting: 0,
+            sleepers: Vec::new(),
+            interrupts: 0,
+            settled: false,
+            handshake_deadline: None,
+            named: false,
+            queue: Buffer::default(),
+            encrypted: 0,
+            flight: Buffer::default(),
+            flight_plain: 0,
+            progress: None,
+            write_failure: None,
+            lost: false,
+            read_shut: false,
+            write_shut: false,
+            half_closed: false,
+            ending: Ending::Not,
+            drain_deadline: None,
+            leftover: Vec::new(),
+        }
+    }
+
+    pub fn call(&self, caller: Caller, timeout: Option<Duration>) -> Call {
+        let (wait, deadline, nested) = match caller {
+            Caller::User if self.nonblocking => (false, None, false),
+            Caller::User => (true, timeout.and_then(after), false),
+            Caller::Wrapper(Wait::No) => (false, None, true),
+            Caller::Wrapper(Wait::Until(deadline)) => (true, deadline, true),
+        };
+        Call { wait, deadline, patience: None, interrupts: self.interrupts, nested, closing: false }
+    }
+
+    /// Bytes accepted and not yet handed to the stream.
+    pub fn unsent(&self) -> usize {
+        self.queue.len() + self.encrypted + self.flight_plain
+    }
+
+    /// The stream could be given something.
+    pub fn has_output(&self) -> bool {
+        let queued = !self.queue.is_empty() && self.connection.is_handshake_done();
+        self.has_ciphertext() || queued || self.has_end_to_send()
+    }
+
+    pub fn has_ciphertext(&self) -> bool {
+        !self.flight.is_empty() || self.connection.has_output()
+    }
+
+    fn has_end_to_send(&self) -> bool {
+        let may_speak = self.connection.is_handshake_done() || self.ending == Ending::Closing;
+        self.write_shut && !self.half_closed && may_speak && self.write_failure.is_none() && !self.is_clean_end_sent()
+    }
+
+    /// `close_clean` leaves the stream open: there is nothing to do after its close_notify.
+    fn is_clean_end_sent(&self) -> bool {
+        matches!(self.ending, Ending::Cleaning | Ending::Cleaned) && self.connection.write_error().is_some()
+    }
+
+    pub fn is_over(&self) -> bool {
+        matches!(self.ending, Ending::Closing | Ending::Closed | Ending::Cleaned)
+    }
+
+    /// Whether a call may go on.
+    pub fn check(&self, call: &Call) -> io::Result<()> {
+        if call.interrupts != self.interrupts {
+            return Err(Error::new(ErrorKind::Interrupted, "interrupted").into());
+        }
+        if self.is_over() && !call.closing {
+            return Err(not_open().into());
+        }
+        Ok(())
+    }
+
+    pub fn check_free(&self, caller: Caller) -> io::Result<()> {
+        match caller {
+            Caller::User if self.taken => Err(taken().into()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Why nothing may be written.
+    pub fn write_error(&self) -> Option<Error> {
+        if self.is_over() {
+            return Some(not_open());
+        }
+        if let Some(failure) = self.connection.failure().or(self.write_failure.as_ref()) {
+            return Some(failure.clone());
+        }
+        self.write_shut.then(write_shut_down)
+    }
+
+    fn deadline(&self, call: &Call) -> Option<Instant> {
+        let own = match call.patience {
+            Some(patience) => after(patience),
+            None => call.deadline,
+        };
+        match self.handshake_deadline.filter(|_| !self.connection.is_handshake_done()) {
+            Some(handshake) => Some(own.map_or(handshake, |own| own.min(handshake))),
+            None => own,
+        }
+    }
+
+    fn fell_asleep(&mut self, wait: Wait) -> Option<Arc<Sleeper>> {
+        if wait == Wait::No {
+            return None;
+        }
+        self.waiting += 1;
+        let sleeper = Sleeper::current();
+        self.sleepers.push(sleeper.clone());
+        Some(sleeper)
+    }
+
+    fn woke_up(&mut self, sleeper: Option<Arc<Sleeper>>) {
+        let Some(sleeper) = sleeper else { return };
+        self.waiting -= 1;
+        if let Some(at) = self.sleepers.iter().position(|s| Arc::ptr_eq(s, &sleeper)) {
+            self.sleepers.swap_remove(at);
+        }
+    }
+
+    /// Nothing more goes out; what was accepted and not sent is lost.
+    fn drop_output(&mut self) {
+        self.lost |= self.unsent() > 0;
+        self.queue.clear();
+        self.flight.clear();
+        (self.encrypted, self.flight_plain) = (0, 0);
+        let output = self.connection.output().len();
+        self.connection.consume_output(output);
+    }
+}
+
+impl<S: Transport> Shared<S> {
+    /// The stream can be used without being blocked by it.
+    pub fn can_try(&self) -> bool {
+        self.polled || self.never_blocks
+    }
+
+    /// Wakes whoever waits on this file, to look at its state again.
+    pub fn wake_all(&self, core: &Core) {
+        self.can_read.notify_all();
+        self.can_write.notify_all();
+        core.sleepers.iter().for_each(|s| s.wake());
+        self.stream.wake();
+    }
+
+    /// Takes the handshake to its end, the sending of our part included. `Ok` also when it has failed: the connection
+    /// has the error.
+    pub fn shake<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> io::Result<Guard<'a>> {
+        while !core.settled {
+            core.check(call)?;
+            if core.handshake_deadline.is_none() {
+                core.handshake_deadline = self.handshake_timeout.and_then(after);
+            }
+            let outcome = core.connection.handshake();
+            match outcome {
+                Ok(()) if !core.has_ciphertext() || core.connection.output_is_optional() => {
+                    core.settled = true;
+                    self.wake_all(&core);
+                }
+                Ok(()) => core = self.send_now(core, call)?,
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                    if core.has_ciphertext() && core.writing.is_free() {
+                        core = self.send_now(core, call)?;
+                    }
+                    core = self.wait_for_input(core, call)?;
+                }
+                Err(_) => core = self.end_handshake(core, call),
+            }
+        }
+        Ok(core)
+    }
+
+    /// After a failure: names the peer in it and sends the alert if that can be done.
+    fn end_handshake<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> Guard<'a> {
+        core.settled = true;
+        self.name_peer(&mut core);
+        // A stream that can't be tried gets its alert like the rest of the handshake.
+        let wait = if self.can_try() { Wait::No } else { Wait::Until(None) };
+        if core.has_ciphertext() && core.writing.try_take() {
+            core = self.send_output(core, call, wait).0;
+            core.writing.release(&self.can_write);
+        }
+        self.wake_all(&core);
+        core
+    }
+
+    pub fn name_peer(&self, core: &mut Core) {
+        if core.named {
+            return;
+        }
+        core.named = true;
+        let address = self.stream.peer();
+        let name = match (core.connection.role(), core.connection.server_name(), address) {
+            (crate::Role::Client, Some(name), Some(address)) => format!("{name} ({address})"),
+            (crate::Role::Client, Some(name), None) => name,
+            (_, _, Some(address)) => address,
+            (_, _, None) => return,
+        };
+        core.connection.name_peer(&name);
+    }
+
+    /// Receives once, or waits while another thread does. The caller looks at the connection again.
+    ///
+    /// Errors: `WouldBlock`, `TimedOut`; the handshake's time-out is the connection's failure and no error here.
+    pub fn wait_for_input<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> io::Result<Guard<'a>> {
+        let deadline = core.deadline(call);
+        if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+            return self.timed_out(core, call);
+        }
+        if core.reading {
+            if !call.wait {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let timed_out = self.sleep(&mut core, &self.can_read, deadline);
+            return match (timed_out, call.nested) {
+                (true, _) => self.timed_out(core, call),
+                (false, true) => Err(io::ErrorKind::Interrupted.into()),
+                (false, false) => Ok(core),
+            };
+        }
+        core.reading = true;
+        let wait = if call.wait { Wait::Until(deadline) } else { Wait::No };
+        let sleeper = core.fell_asleep(wait);
+        drop(core);
+        let mut buffer = Buffer::for_receiving();
+        let result = self.stream.recv(buffer.space(LARGE / 2), wait);
+        let mut core = self.core.lock();
+        core.woke_up(sleeper);
+        core.reading = false;
+        self.can_read.notify_all();
+        match result {
+            Ok(0) => core.connection.feed_eof(),
+            Ok(n) => {
+                buffer.filled(n);
+                core.connection.feed_buffer(buffer);
+            }
+            Err(e) => match e.kind() {
+                io::ErrorKind::Interrupted if call.nested => return Err(e),
+                io::ErrorKind::Interrupted => {}
+                io::ErrorKind::TimedOut if wait != Wait::No && self.polled && e.raw_os_error().is_none() => {
+                    return self.timed_out(core, call);
+                }
+                _ if is_passing(&e) => {
+                    // It may be long until more comes.
+                    core.connection.trim();
+                    return Err(e);
+                }
+                _ => core.connection.feed_error(stream_error("receiving", e)),
+            },
+        }
+        Ok(core)
+    }
+
+    /// Takes the writing turn, sends all that is there, waiting as the call may, and gives up the turn.
+    pub fn send_now<'a>(&'a self, core: Guard<'a>, call: &Call) -> io::Result<Guard<'a>> {
+        let core = self.take_writing(core, call)?;
+        let (core, result) = self.send_output(core, call, call.stream_wait());
+        let core = self.give_up_writing(core, call);
+        match result {
+            Ok(true) => Ok(core),
+            Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+            Err(e) => Err(e),
+        }
+    }
+
+    /// Sends what goes without waiting, if nobody else is sending.
+    pub fn offer<'a>(&'a self, mut core: Guard<'a>) -> Guard<'a> {
+        if !core.has_output() || !self.can_try() || !core.writing.try_take() {
+            return core;
+        }
+        let call = core.call(Caller::Wrapper(Wait::No), None);
+        core = self.send_output(core, &call, Wait::No).0;
+        core.writing.release(&self.can_write);
+        core
+    }
+
+    pub fn take_writing<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> io::Result<Guard<'a>> {
+        if core.writing.try_take() {
+            return Ok(core);
+        }
+        if !call.wait {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        core.writing.join();
+        loop {
+            let deadline = core.deadline(call);
+            let timed_out = self.sleep(&mut core, &self.can_write, deadline);
+            if core.writing.claim() {
+                return Ok(core);
+            }
+            let stop = match core.check(call) {
+                Err(e) => Some(e),
+                Ok(()) if timed_out => Some(time_out().into()),
+                Ok(()) if call.nested => Some(io::ErrorKind::Interrupted.into()),
+                Ok(()) => None,
+            };
+            if let Some(e) = stop {
+                core.writing.give_up(&self.can_write);
+                return Err(e);
+            }
+        }
+    }
+
+    /// Gives up the turn, after a try to send what others have left for its holder.
+    pub fn give_up_writing<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> Guard<'a> {
+        if core.has_output() && self.can_try() {
+            core = self.send_output(core, call, Wait::No).0;
+        }
+        core.writing.release(&self.can_write);
+        core
+    }
+
+    /// By the holder of the writing turn: sends all that is there, the queue and our end included. `Ok(false)`: the
+    /// stream takes no more for now, and `wait` was `No`.
+    pub fn send_output<'a>(&'a self, mut core: Guard<'a>, call: &Call, wait: Wait) -> (Guard<'a>, io::Result<bool>) {
+        loop {
+            if let Some(failure) = &core.write_failure {
+                let failure = failure.to_io();
+                return (core, Err(failure));
+            }
+            if core.flight.is_empty() && !self.load(&mut core) {
+                return (core, Ok(true));
+            }
+            let wait = match wait {
+                Wait::No => Wait::No,
+                Wait::Until(_) => Wait::Until(core.deadline(call)),
+            };
+            let mut flight = std::mem::take(&mut core.flight);
+            let sleeper = core.fell_asleep(wait);
+            drop(core);
+            let mut result = self.stream.send(flight.as_slice(), wait);
+            if let Ok(n) = result {
+                flight.consume(n);
+                if flight.is_empty() && n > 0 {
+                    // A failed flush of a buffered writer is a failed send.
+                    result = self.stream.flush().map(|()| n);
+                }
+            }
+            core = self.core.lock();
+            core.woke_up(sleeper);
+            core.flight_plain = core.flight_plain.min(flight.len());
+            core.flight = flight;
+            match result {
+                Ok(0) => self.fail_writing(&mut core, io::ErrorKind::WriteZero.into()),
+                Ok(_) => {
+                    if core.ending == Ending::Closing {
+                        core.progress = Some(Instant::now());
+                    }
+                }
+                Err(e) => match e.kind() {
+                    io::ErrorKind::WouldBlock if wait == Wait::No => return (core, Ok(false)),
+                    io::ErrorKind::Interrupted if call.nested => return (core, Err(e)),
+                    io::ErrorKind::Interrupted => {
+                        if let Err(e) = core.check(call) {
+                            return (core, Err(e));
+                        }
+                    }
+                    io::ErrorKind::TimedOut if self.polled && e.raw_os_error().is_none() => {
+                        core = match self.timed_out(core, call) {
+                            Ok(core) => core,
+                            Err(e) => return (self.core.lock(), Err(e)),
+                        };
+                        if core.connection.failure().is_some() {
+                            return (core, Ok(true));
+                        }
+                    }
+                    _ if is_passing(&e) => return (core, Err(e)),
+                    _ => self.fail_writing(&mut core, e),
+                },
+            }
+        }
+    }
+
+    /// Puts the next ciphertext into the empty flight: the connection's output, or else from the queue, or else our
+    /// end. False when nothing is left to be sent.
+    fn load(&self, core: &mut Core) -> bool {
+        loop {
+            if core.connection.has_output() {
+                core.flight = core.connection.take_output();
+                core.flight_plain = std::mem::take(&mut core.encrypted);
+                return true;
+            }
+            if core.connection.failure().is_some() && !core.queue.is_empty() {
+                core.drop_output();
+            }
+            if !core.queue.is_empty() && core.connection.is_handshake_done() {
+                let Core { queue, connection, encrypted, .. } = core;
+                let chunk = &queue.as_slice()[..queue.len().min(CHUNK)];
+                if let Ok(n) = connection.write(chunk) {
+                    *encrypted += n;
+                    queue.consume(n);
+                }
+                continue;
+            }
+            if !core.has_end_to_send() || !core.queue.is_empty() {
+                return false;
+            }
+            // A failed connection has no more to say, and one whose handshake is not done has not yet.
+            if core.connection.is_handshake_done() && core.connection.close().is_ok() && core.connection.has_output() {
+                continue;
+            }
+            if !matches!(core.ending, Ending::Cleaning | Ending::Cleaned) {
+                core.half_closed = true;
+                self.stream.half_close();
+            }
+            return false;
+        }
+    }
+
+    /// Encrypts a chunk of `data` for the next flight. By the holder of the writing turn, when all else has been sent.
+    pub fn encrypt(&self, core: &mut Core, data: &[u8]) -> io::Result<usize> {
+        let n = core.connection.write(&data[..data.len().min(CHUNK)])?;
+        core.encrypted += n;
+        Ok(n)
+    }
+
+    fn fail_writing(&self, core: &mut Core, e: io::Error) {
+        core.write_failure = Some(stream_error("sending", e));
+        core.drop_output();
+        self.wake_all(core);
+    }
+
+    /// Sleeps with the lock given up; says whether the deadline passed.
+    fn sleep(&self, core: &mut Guard<'_>, changed: &Condvar, deadline: Option<Instant>) -> bool {
+        core.waiting += 1;
+        let timed_out = match deadline {
+            Some(deadline) => changed.wait_until(core, deadline).timed_out(),
+            None => {
+                changed.wait(core);
+                false
+            }
+        };
+        core.waiting -= 1;
+        timed_out
+    }
+
+    /// A deadline has passed: the handshake's ends the connection, the call's ends the call.
+    fn timed_out<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> io::Result<Guard<'a>> {
+        let now = Instant::now();
+        let handshaking = !core.connection.is_handshake_done();
+        if handshaking && core.handshake_deadline.is_some_and(|deadline| now >= deadline) {
+            let text = "the TLS handshake took longer than its time-out";
+            core.connection.fail(Error::new(ErrorKind::TimedOut, text));
+            return Ok(core);
+        }
+        match call.deadline {
+            _ if call.patience.is_some() => Err(time_out().into()),
+            Some(deadline) if now >= deadline => Err(time_out().into()),
+            _ => Ok(core),
+        }
+    }
+}
+
+impl Call {
+    pub fn stream_wait(&self) -> Wait {
+        if self.wait {
+            Wait::Until(self.deadline)
+        } else {
+            Wait::No
+        }
+    }
+}
+
+/// Nothing was transferred and trying again makes sense. What the system calls a time-out is the end of a connection.
+fn is_passing(e: &io::Error) -> bool {
+    match e.kind() {
+        io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted => true,
+        io::ErrorKind::TimedOut => e.raw_os_error().is_none(),
+        _ => false,
+    }
+}
+
+/// An error of the stream, for good.
+fn stream_error(what: &str, e: io::Error) -> Error {
+    let kind = match e.kind() {
+        io::ErrorKind::TimedOut => io::ErrorKind::BrokenPipe,
+        kind => kind,
+    };
+    Error::new(ErrorKind::Truncated, format!("{what}: {e}")).with_io_kind(kind).with_source(e)
+}
+
+pub(crate) fn time_out() -> Error {
+    Error::new(ErrorKind::TimedOut, "the time-out has passed")
+}
+
+pub(crate) fn not_open() -> Error {
+    Error::new(ErrorKind::NotOpen, "this end has closed the connection")
+}
+
+pub(crate) fn taken() -> Error {
+    Error::new(ErrorKind::Other, "another file has taken this stream over").with_io_kind(io::ErrorKind::ResourceBusy)
+}

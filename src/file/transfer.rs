@@ -1,0 +1,260 @@
+//! Reading and writing.
+
+use std::io;
+
+use super::shared::{not_open, Call, Caller, Guard, Shared};
+use crate::connection::Connection;
+use crate::error::{Error, ErrorKind};
+use crate::stream::{Transport, Wait};
+
+impl<S: Transport> Shared<S> {
+    /// Reads or peeks: `take` is asked first and whenever something has come.
+    pub fn input(
+        &self,
+        caller: Caller,
+        mut take: impl FnMut(&mut Connection) -> io::Result<usize>,
+    ) -> io::Result<usize> {
+        let mut core = self.core.lock();
+        let mut begun: Option<Call> = None;
+        loop {
+            core.check_free(caller)?;
+            if core.read_shut {
+                return Ok(0);
+            }
+            if core.settled {
+                let over = core.is_over();
+                match take(&mut core.connection) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    Ok(n) if n > 0 => {
+                        drop(self.offer(core));
+                        return Ok(n);
+                    }
+                    _ if over => return Err(not_open().into()),
+                    Err(_) if core.connection.failure().is_some() => {
+                        self.name_peer(&mut core);
+                        let result = take(&mut core.connection);
+                        // The alert that goes with it.
+                        drop(self.offer(core));
+                        return result;
+                    }
+                    result => return result,
+                }
+                core = self.offer(core);
+            }
+            if begun.is_none() {
+                begun = Some(core.call(caller, core.read_timeout));
+            }
+            let Some(call) = &begun else { continue };
+            core.check(call)?;
+            core = match core.settled {
+                true => self.wait_for_input(core, call)?,
+                false => match self.shake(core, call) {
+                    Ok(core) => core,
+                    Err(e) => return self.end_of_wait(e),
+                },
+            };
+        }
+    }
+
+    /// `shutdown(Read)` wakes readers in the handshake too.
+    fn end_of_wait(&self, e: io::Error) -> io::Result<usize> {
+        match self.core.lock().read_shut {
+            true => Ok(0),
+            false => Err(e),
+        }
+    }
+
+    /// `Ok(n)`: n bytes have been accepted, once. `WouldBlock` and `TimedOut`: none.
+    pub fn write(&self, caller: Caller, data: &[u8]) -> io::Result<usize> {
+        if data.is_empty() {
+            return Ok(0);
+        }
+        let core = self.core.lock();
+        core.check_free(caller)?;
+        let call = core.call(caller, core.write_timeout);
+        let core = self.ready_to_write(core, &call)?;
+        if call.wait {
+            self.write_waiting(core, &call, data)
+        } else {
+            self.write_at_once(core, &call, data)
+        }
+    }
+
+    fn ready_to_write<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> io::Result<Guard<'a>> {
+        if !core.settled && core.write_error().is_none() {
+            core = self.shake(core, call)?;
+        }
+        match core.write_error() {
+            Some(e) => Err(e.into()),
+            None => Ok(core),
+        }
+    }
+
+    fn write_waiting<'a>(&'a self, core: Guard<'a>, call: &Call, data: &[u8]) -> io::Result<usize> {
+        let core = self.take_writing(core, call)?;
+        let (mut core, mut result) = self.send_output(core, call, call.stream_wait());
+        let mut accepted = 0;
+        while matches!(result, Ok(true)) && accepted < data.len() {
+            if let Some(e) = core.write_error() {
+                result = Err(e.into());
+                break;
+            }
+            match self.encrypt(&mut core, &data[accepted..]) {
+                Ok(n) => accepted += n,
+                Err(e) => {
+                    result = Err(e);
+                    break;
+                }
+            }
+            (core, result) = self.send_output(core, call, call.stream_wait());
+        }
+        let failed = core.write_failure.is_some();
+        drop(self.give_up_writing(core, call));
+        match result {
+            Err(e) if accepted == 0 || failed => Err(e),
+            Ok(false) if accepted == 0 => Err(io::ErrorKind::WouldBlock.into()),
+            _ => Ok(accepted),
+        }
+    }
+
+    fn write_at_once<'a>(&'a self, mut core: Guard<'a>, call: &Call, data: &[u8]) -> io::Result<usize> {
+        let mut accepted = 0;
+        let mut result = Ok(true);
+        if core.writing.try_take() {
+            (core, result) = self.send_output(core, call, Wait::No);
+            while matches!(result, Ok(true)) && accepted < data.len() && core.write_error().is_none() {
+                match self.encrypt(&mut core, &data[accepted..]) {
+                    Ok(n) => accepted += n,
+                    Err(e) => {
+                        result = Err(e);
+                        break;
+                    }
+                }
+                (core, result) = self.send_output(core, call, Wait::No);
+            }
+            core = self.give_up_writing(core, call);
+        }
+        match result {
+            Err(e) if accepted == 0 || core.write_failure.is_some() => return Err(e),
+            Err(_) => return Ok(accepted),
+            Ok(_) => {}
+        }
+        if let Some(e) = core.write_error() {
+            return if accepted > 0 { Ok(accepted) } else { Err(e.into()) };
+        }
+        // The stream is full, or another thread is sending: what still fits is queued.
+        let room = self.send_limit.saturating_sub(core.unsent()).min(data.len() - accepted);
+        core.queue.append(&data[accepted..accepted + room]);
+        accepted += room;
+        match accepted {
+            0 => Err(io::ErrorKind::WouldBlock.into()),
+            n => Ok(n),
+        }
+    }
+
+    /// Queues all of `data` or nothing, in any mode and from the first moment, and sends what goes at once.
+    pub fn send(&self, data: &[u8]) -> io::Result<()> {
+        let mut core = self.core.lock();
+        core.check_free(Caller::User)?;
+        if let Some(e) = core.write_error() {
+            return Err(e.into());
+        }
+        let unsent = core.unsent();
+        if unsent > 0 && unsent.saturating_add(data.len()) > self.send_limit {
+            return Err(Error::would_block("the send limit is reached").into());
+        }
+        core.queue.append(data);
+        drop(self.push(core));
+        Ok(())
+    }
+
+    /// Gets on with the handshake and with sending as far as that goes without waiting.
+    pub fn push<'a>(&'a self, mut core: Guard<'a>) -> Guard<'a> {
+        if !self.can_try() {
+            return core;
+        }
+        if !core.settled {
+            let call = core.call(Caller::Wrapper(Wait::No), None);
+            // Errors stay with the connection; a time-out can't be.
+            core = match self.shake(core, &call) {
+                Ok(core) => core,
+                Err(_) => self.core.lock(),
+            };
+        }
+        self.offer(core)
+    }
+
+    pub fn flush(&self) -> io::Result<()> {
+        let core = self.core.lock();
+        core.check_free(Caller::User)?;
+        let call = core.call(Caller::User, core.write_timeout);
+        let core = if core.settled { core } else { self.shake(core, &call)? };
+        core.check(&call)?;
+        if let Some(failure) = core.connection.failure().or(core.write_failure.as_ref()) {
+            return Err(failure.to_io());
+        }
+        if core.has_output() {
+            drop(self.send_now(core, &call)?);
+        }
+        Ok(())
+    }
+
+    pub fn handshake(&self) -> io::Result<()> {
+        let core = self.core.lock();
+        core.check_free(Caller::User)?;
+        let call = core.call(Caller::User, core.read_timeout);
+        let core = if core.settled { core } else { self.shake(core, &call)? };
+        core.check(&call)?;
+        match core.connection.failure() {
+            Some(failure) if !core.connection.is_handshake_done() => Err(failure.to_io()),
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether data can still be read, after a look, without waiting, for the peer's end.
+    pub fn is_open(&self) -> bool {
+        let mut core = self.core.lock();
+        loop {
+            if core.read_shut || core.ending == crate::file::shared::Ending::Closed {
+                return false;
+            }
+            let handshaking = !core.settled;
+            if handshaking && !core.connection.has_begun() {
+                return true;
+            }
+            if core.connection.read_ahead(1) {
+                return !core.connection.is_read_to_end();
+            }
+            if core.is_over() || core.connection.failure().is_some() {
+                return false;
+            }
+            if handshaking || !self.can_try() || core.reading {
+                return true;
+            }
+            let call = core.call(Caller::Wrapper(Wait::No), None);
+            core = match self.wait_for_input(core, &call) {
+                Ok(core) => core,
+                Err(_) => return true,
+            };
+        }
+    }
+
+    pub fn interrupt(&self) {
+        let mut core = self.core.lock();
+        if core.waiting > 0 {
+            core.interrupts += 1;
+            self.wake_all(&core);
+        }
+    }
+
+    /// Never waits. For time-outs on streams that can't have them.
+    pub fn needs_polling(&self, what: &str) -> io::Result<()> {
+        match self.polled {
+            true => Ok(()),
+            false => {
+                let text = format!("{what} needs a stream with a descriptor");
+                Err(Error::new(ErrorKind::Unsupported, text).into())
+            }
+        }
+    }
+}

@@ -1,0 +1,235 @@
+use std::fmt;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::certificate::{blocks, certificates, names, Certificate};
+use crate::der;
+use crate::error::Error;
+
+/// A certificate chain and its private key. Cheap to clone; `Debug` shows no key material.
+#[derive(Clone)]
+pub struct Identity {
+    inner: Arc<Material>,
+}
+
+pub(crate) struct Material {
+    /// Leaf first.
+    pub chain: Vec<Certificate>,
+    /// The private key, unencrypted PKCS#8 in DER.
+    pub key: Vec<u8>,
+    /// Where it came from, for errors.
+    pub origin: String,
+}
+
+impl Identity {
+    /// `chain`: PEM, leaf first. `key`: PEM with a PKCS#8, PKCS#1 or SEC1 block; may be the same text as `chain`.
+    ///
+    /// Errors: `InvalidInput` when a block is missing, broken, encrypted, or when the key is not the leaf's. The text
+    /// names the block and the reason.
+    pub fn from_pem(chain: &[u8], key: &[u8]) -> io::Result<Identity> {
+        Ok(Identity::from_texts(chain, "the chain", key, "the key")?)
+    }
+
+    /// As [`from_pem`](Identity::from_pem), from files, which errors name. Both may be the same file.
+    ///
+    /// Errors: those of reading the files, their kind kept (`NotFound`, …), and those of `from_pem`.
+    pub fn from_pem_files(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<Identity> {
+        let (chain, key) = (chain.as_ref(), key.as_ref());
+        let read = |path: &Path| {
+            fs::read(path).map_err(|e| {
+                let text = format!("cannot read {}: {e}", path.display());
+                Error::new(crate::ErrorKind::Other, text).with_io_kind(e.kind()).with_source(e)
+            })
+        };
+        let (chain_text, key_text) = (read(chain)?, read(key)?);
+        let (chain, key) = (chain.display().to_string(), key.display().to_string());
+        Ok(Identity::from_texts(&chain_text, &chain, &key_text, &key)?)
+    }
+
+    /// A PKCS#12 archive: the key, its certificate, and the rest of the chain.
+    ///
+    /// Errors: `InvalidInput` for a wrong password, a broken archive, one without key or certificate, or one in an
+    /// old encryption (RC2) that the TLS library no longer reads. `Unsupported` when no engine that reads PKCS#12
+    /// was built.
+    pub fn from_pkcs12(der: &[u8], password: &str) -> io::Result<Identity> {
+        Ok(pkcs12::parse(der, password)?)
+    }
+
+    pub(crate) fn material(&self) -> &Material {
+        &self.inner
+    }
+
+    fn from_texts(chain: &[u8], chain_origin: &str, key: &[u8], key_origin: &str) -> Result<Identity, Error> {
+        let chain = certificates(chain, chain_origin).map_err(|e| swapped(e, chain, chain_origin))?;
+        let (key, block) = private_key(key, key_origin)?;
+        let origin = if chain_origin == key_origin {
+            chain_origin.to_string()
+        } else {
+            format!("{chain_origin} and {key_origin}")
+        };
+        let material = Material { chain, key, origin };
+        library::check_pair(&material).map_err(|why| {
+            Error::invalid_input(format!("{key_origin}, {block}: {why} (certificate: {chain_origin})"))
+        })?;
+        Ok(Identity { inner: Arc::new(material) })
+    }
+}
+
+impl fmt::Debug for Identity {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Identity")
+            .field("certificates", &self.inner.chain.len())
+            .field("from", &self.inner.origin)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A chain without certificates is often a key in the wrong place: say so.
+fn swapped(error: Error, text: &[u8], origin: &str) -> Error {
+    match blocks(text, origin) {
+        Ok(found) if found.iter().any(|b| b.tag().ends_with("PRIVATE KEY")) => {
+            error.during("chain and key may be swapped")
+        }
+        _ => error,
+    }
+}
+
+/// The private key of a PEM text as PKCS#8, and the name of the block it came from.
+fn private_key(text: &[u8], origin: &str) -> Result<(Vec<u8>, String), Error> {
+    let blocks = blocks(text, origin)?;
+    for (number, block) in blocks.iter().enumerate() {
+        let name = format!("block {} ({})", number + 1, block.tag());
+        let fail = |why: &str| Err(Error::invalid_input(format!("{origin}, {name}: {why}")));
+        let der = block.contents();
+        let key = match block.tag() {
+            "ENCRYPTED PRIVATE KEY" => {
+                return fail("the key is encrypted: decrypt it first (openssl pkey), or use PKCS#12 with its password")
+            }
+            tag if tag.ends_with("PRIVATE KEY") && block.headers().get("Proc-Type").is_some() => {
+                return fail("the key is encrypted: decrypt it first (openssl pkey), or use PKCS#12 with its password")
+            }
+            "PRIVATE KEY" => Some(der.to_vec()).filter(|der| der::element(der).is_some()),
+            "RSA PRIVATE KEY" => pkcs8_from_pkcs1(der),
+            "EC PRIVATE KEY" => pkcs8_from_sec1(der),
+            _ => continue,
+        };
+        return match key {
+            Some(key) => Ok((key, name)),
+            None => fail("the key is not valid DER, or names no curve"),
+        };
+    }
+    let hint = if blocks.iter().any(|b| b.tag() == "CERTIFICATE") { "; chain and key may be swapped" } else { "" };
+    let found = names(&blocks);
+    Err(Error::invalid_input(format!("{origin} has no PRIVATE KEY block; it has {found}{hint}")))
+}
+
+/// Wraps an RSA key (RFC 8017, A.1.2) as PKCS#8 (RFC 5208).
+fn pkcs8_from_pkcs1(key: &[u8]) -> Option<Vec<u8>> {
+    const RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
+    const NULL: &[u8] = &[0x05, 0x00];
+    der::element(key).filter(|(tag, _, rest)| *tag == der::SEQUENCE && rest.is_empty())?;
+    let algorithm = der::encode(der::SEQUENCE, &[&der::encode(der::OBJECT_IDENTIFIER, &[RSA_ENCRYPTION]), NULL]);
+    Some(pkcs8(&algorithm, key))
+}
+
+/// Wraps an EC key (RFC 5915) as PKCS#8; the curve stands in the key's `[0]` field.
+fn pkcs8_from_sec1(key: &[u8]) -> Option<Vec<u8>> {
+    const EC_PUBLIC_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
+    const CURVE: u8 = 0xa0;
+    let (tag, body, rest) = der::element(key)?;
+    if tag != der::SEQUENCE || !rest.is_empty() {
+        return None;
+    }
+    let mut fields = body;
+    while !fields.is_empty() {
+        let (tag, curve, rest) = der::element(fields)?;
+        if tag == CURVE {
+            let oid = der::encode(der::OBJECT_IDENTIFIER, &[EC_PUBLIC_KEY]);
+            return Some(pkcs8(&der::encode(der::SEQUENCE, &[&oid, curve]), key));
+        }
+        fields = rest;
+    }
+    None
+}
+
+fn pkcs8(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
+    let version = der::encode(der::INTEGER, &[&[0]]);
+    der::encode(der::SEQUENCE, &[&version, algorithm, &der::encode(der::OCTET_STRING, &[key])])
+}
+
+/// What needs cryptography is asked of the library that is there.
+#[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
+mod library {
+    use super::Material;
+    use openssl::pkey::PKey;
+    use openssl::x509::X509;
+
+    pub fn check_pair(material: &Material) -> Result<(), String> {
+        let leaf = X509::from_der(material.chain[0].der()).map_err(|e| format!("the certificate is broken: {e}"))?;
+        let key = PKey::private_key_from_pkcs8(&material.key).map_err(|e| format!("the key cannot be read: {e}"))?;
+        let public = leaf.public_key().map_err(|e| format!("the certificate's public key cannot be read: {e}"))?;
+        match public.public_eq(&key) {
+            true => Ok(()),
+            false => Err("the key does not belong to the certificate".to_string()),
+        }
+    }
+}
+
+#[cfg(not(all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
+mod library {
+    use super::Material;
+
+    #[cfg(feature = "native-tls")]
+    pub fn check_pair(material: &Material) -> Result<(), String> {
+        let (chain, key) = super::pem_texts(material);
+        let identity = native_tls::Identity::from_pkcs8(chain.as_bytes(), key.as_bytes())
+            .map_err(|e| format!("the key or the certificate cannot be read: {e}"))?;
+        native_tls::TlsAcceptor::new(identity).map(drop).map_err(|e| format!("key and certificate do not fit: {e}"))
+    }
+
+    #[cfg(not(feature = "native-tls"))]
+    pub fn check_pair(_: &Material) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+/// Chain and key as PEM, for libraries that want text.
+#[cfg(feature = "native-tls")]
+pub(crate) fn pem_texts(material: &Material) -> (String, String) {
+    let chain = material.chain.iter().map(|c| pem::encode(&pem::Pem::new("CERTIFICATE", c.der()))).collect();
+    let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
+    (chain, pem::encode_config(&pem::Pem::new("PRIVATE KEY", material.key.clone()), config))
+}
+
+mod pkcs12 {
+    use super::*;
+
+    #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
+    pub fn parse(archive: &[u8], password: &str) -> Result<Identity, Error> {
+        use openssl::pkcs12::Pkcs12;
+        let fail = |what: &str, e: openssl::error::ErrorStack| {
+            Error::invalid_input(format!("the PKCS#12 archive {what}: {e}")).with_source(e)
+        };
+        let archive = Pkcs12::from_der(archive).map_err(|e| fail("is broken", e))?;
+        let parsed = archive.parse2(password).map_err(|e| fail("cannot be opened with this password", e))?;
+        let missing = |what| Error::invalid_input(format!("the PKCS#12 archive has no {what}"));
+        let key = parsed.pkey.ok_or_else(|| missing("private key"))?;
+        let leaf = parsed.cert.ok_or_else(|| missing("certificate for its key"))?;
+        let mut chain = Vec::new();
+        // OpenSSL gives the rest of the chain in reverse.
+        for certificate in std::iter::once(leaf).chain(parsed.ca.into_iter().flatten().rev()) {
+            chain.push(Certificate::from_library(certificate.to_der().map_err(|e| fail("is broken", e))?));
+        }
+        let key = key.private_key_to_pkcs8().map_err(|e| fail("has a key that cannot be used", e))?;
+        let material = Material { chain, key, origin: "a PKCS#12 archive".to_string() };
+        library::check_pair(&material).map_err(|why| Error::invalid_input(format!("the PKCS#12 archive: {why}")))?;
+        Ok(Identity { inner: Arc::new(material) })
+    }
+
+    #[cfg(not(all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
+    pub fn parse(_: &[u8], _: &str) -> Result<Identity, Error> {
+        Err(Error::unsupported("PKCS#12 needs the feature \"openssl\""))
+    }
+}

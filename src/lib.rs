@@ -1,0 +1,31 @@
+//! A TLS connection that keeps the promises of `std::net::TcpStream`.
+#![deny(unsafe_code)]
+#![warn(missing_docs)]
+
+#[cfg(not(unix))]
+compile_error!("sslfile runs on Unix systems only, so far");
+
+mod certificate;
+mod connection;
+mod context;
+mod der;
+mod engine;
+mod error;
+mod file;
+mod identity;
+mod listener;
+mod settings;
+mod stream;
+mod version;
+
+pub use certificate::Certificate;
+pub use connection::Connection;
+pub use context::{Context, ContextBuilder};
+pub use engine::Engine;
+pub use error::{Error, ErrorKind};
+pub use file::{Handshake, Interest, OpenError, ReleaseError, SslFile, SslOptions, State, ToServer};
+pub use identity::Identity;
+pub use listener::{Incoming, SslListener};
+pub use settings::{ClientAuth, Role};
+pub use stream::{Duplex, ReadWrite, Stream};
+pub use version::Version;

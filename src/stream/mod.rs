@@ -1,0 +1,82 @@
+//! What can be wrapped. The trait users see is [`Stream`]; what the file needs of one is [`Transport`], which they
+//! neither call nor implement.
+
+mod descriptor;
+mod duplex;
+mod read_write;
+mod socket;
+mod wait;
+
+use std::io;
+use std::time::Duration;
+
+pub use duplex::Duplex;
+pub use read_write::ReadWrite;
+
+pub(crate) use wait::{after, Sleeper, Wait};
+
+/// A stream that can be wrapped. Its own methods are the crate's affair.
+///
+/// | stream | time-outs, non-blocking mode, `interrupt` |
+/// |---|---|
+/// | `TcpStream`, `UnixStream`, `socket2::Socket` | yes |
+/// | [`SslFile`](crate::SslFile): TLS in TLS | as the stream inside it |
+/// | [`Duplex`] of two halves that std makes with a descriptor (a child's pipes, say) | yes |
+/// | [`Duplex`] of other halves, [`ReadWrite`] | no: `Unsupported` |
+///
+/// A socket lends its `SO_RCVTIMEO` and `SO_SNDTIMEO` to the file while it is wrapped: what was set becomes the file's
+/// time-outs, and is put back when the stream is released. Use the file's own `set_read_timeout` meanwhile, not that
+/// of `get_ref()`.
+pub trait Stream: Transport {}
+
+impl Stream for std::net::TcpStream {}
+impl Stream for std::os::unix::net::UnixStream {}
+impl Stream for socket2::Socket {}
+impl<R: io::Read + Send + 'static, W: io::Write + Send + 'static> Stream for Duplex<R, W> {}
+impl<T: io::Read + io::Write + Send + 'static> Stream for ReadWrite<T> {}
+
+/// What a file needs of the stream it wraps. All of it takes `&self`: one thread may be in `recv` and another in `send`.
+pub trait Transport: Send + Sync + 'static {
+    /// Whether waiting can be bounded and broken off: there are descriptors to poll.
+    fn is_polled(&self) -> bool;
+
+    /// The file begins to use the stream: what it finds set there.
+    fn take_over(&self) -> io::Result<Inherited>;
+
+    /// The file has ended cleanly, or never began: puts back what `take_over` changed, and in front of the stream the
+    /// bytes that were read too far. Returns them if the stream can't take them.
+    fn give_back(&self, inherited: &Inherited, unread: Vec<u8>) -> Vec<u8>;
+
+    /// Reads. `Ok(0)` is the stream's end. `Interrupted`: look whether you are still wanted, then call again.
+    fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize>;
+
+    /// Writes. Errors as `recv`.
+    fn send(&self, buf: &[u8], wait: Wait) -> io::Result<usize>;
+
+    /// Passes on what a buffered writer holds.
+    fn flush(&self) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Ends our direction, if the stream has such a thing.
+    fn half_close(&self) {}
+
+    /// Ends both directions.
+    fn end(&self) {}
+
+    /// Makes calls that wait in here return `Interrupted`, where they wait for more than a descriptor.
+    fn wake(&self) {}
+
+    /// Who is at the other end, for errors.
+    fn peer(&self) -> Option<String> {
+        None
+    }
+}
+
+/// What a stream was set to when a file took it over.
+#[derive(Default)]
+pub struct Inherited {
+    pub nonblocking: bool,
+    pub read_timeout: Option<Duration>,
+    pub write_timeout: Option<Duration>,
+}

@@ -1,0 +1,100 @@
+//! Sockets of the system.
+
+use std::io;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use rustix::event::PollFlags;
+use rustix::fs::{fcntl_getfl, OFlags};
+use rustix::net::{recv, send, RecvFlags, SendFlags};
+use socket2::{SockRef, Socket};
+
+use super::wait::{retry, wait_ready};
+use super::{Inherited, Transport, Wait};
+
+/// While a file has a socket, a blocking call on it returns after this long, so that what nobody bounds can still be
+/// broken off: the call is then continued by a poll that can be woken. Data that comes sooner costs one system call.
+const SLICE: Duration = Duration::from_millis(20);
+
+macro_rules! transport_for_socket {
+    ($socket:ty, $peer:expr) => {
+        impl Transport for $socket {
+            fn is_polled(&self) -> bool {
+                true
+            }
+
+            fn take_over(&self) -> io::Result<Inherited> {
+                take_over(self.as_fd())
+            }
+
+            fn give_back(&self, inherited: &Inherited, unread: Vec<u8>) -> Vec<u8> {
+                restore(self.as_fd(), inherited);
+                unread
+            }
+
+            fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
+                receive(self.as_fd(), buf, wait)
+            }
+
+            fn send(&self, buf: &[u8], wait: Wait) -> io::Result<usize> {
+                transmit(self.as_fd(), buf, wait)
+            }
+
+            // A socket whose peer has gone is ended already.
+            fn half_close(&self) {
+                let _ = self.shutdown(Shutdown::Write);
+            }
+
+            fn end(&self) {
+                let _ = self.shutdown(Shutdown::Both);
+            }
+
+            fn peer(&self) -> Option<String> {
+                let peer: fn(&$socket) -> Option<String> = $peer;
+                peer(self)
+            }
+        }
+    };
+}
+
+transport_for_socket!(TcpStream, |s| s.peer_addr().ok().map(|a| a.to_string()));
+transport_for_socket!(UnixStream, |s| Some(s.peer_addr().ok()?.as_pathname()?.display().to_string()));
+transport_for_socket!(Socket, |s| s.peer_addr().ok()?.as_socket().map(|a| a.to_string()));
+
+fn take_over(fd: BorrowedFd<'_>) -> io::Result<Inherited> {
+    let nonblocking = fcntl_getfl(fd)?.contains(OFlags::NONBLOCK);
+    let socket = SockRef::from(&fd);
+    let inherited =
+        Inherited { nonblocking, read_timeout: socket.read_timeout()?, write_timeout: socket.write_timeout()? };
+    socket.set_read_timeout(Some(SLICE))?;
+    socket.set_write_timeout(Some(SLICE))?;
+    Ok(inherited)
+}
+
+fn restore(fd: BorrowedFd<'_>, inherited: &Inherited) {
+    let socket = SockRef::from(&fd);
+    let _ = socket.set_read_timeout(inherited.read_timeout);
+    let _ = socket.set_write_timeout(inherited.write_timeout);
+}
+
+fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
+    if wait == Wait::Until(None) {
+        match recv(fd, &mut *buf, RecvFlags::empty()) {
+            Err(rustix::io::Errno::WOULDBLOCK) => wait_ready(fd, PollFlags::IN, None)?,
+            result => return Ok(result?.0),
+        }
+    }
+    retry(fd, PollFlags::IN, wait, || Ok(recv(fd, &mut *buf, RecvFlags::DONTWAIT)?.0))
+}
+
+fn transmit(fd: BorrowedFd<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
+    if wait == Wait::Until(None) {
+        match send(fd, buf, SendFlags::NOSIGNAL) {
+            Err(rustix::io::Errno::WOULDBLOCK) => wait_ready(fd, PollFlags::OUT, None)?,
+            result => return Ok(result?),
+        }
+    }
+    retry(fd, PollFlags::OUT, wait, || Ok(send(fd, buf, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?))
+}

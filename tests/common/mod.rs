@@ -1,0 +1,231 @@
+//! What the tests share: certificates made on the spot, contexts per engine, connected streams, a watchdog.
+#![allow(dead_code)]
+
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::sync::mpsc;
+use std::sync::OnceLock;
+use std::thread;
+use std::time::Duration;
+
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
+};
+use sslfile::{Certificate, Context, ContextBuilder, Engine, Identity, SslFile, SslOptions};
+
+/// The name every test certificate is for; it also carries 127.0.0.1 and ::1.
+pub const NAME: &str = "localhost";
+
+/// A certificate chain (leaf, then CA) and its key, as PEM.
+#[derive(Clone)]
+pub struct Pair {
+    pub chain: String,
+    pub key: String,
+}
+
+impl Pair {
+    pub fn identity(&self) -> Identity {
+        Identity::from_pem(self.chain.as_bytes(), self.key.as_bytes()).expect("test identity")
+    }
+}
+
+/// One CA for the process and what it signed.
+pub struct Certs {
+    pub ca_pem: String,
+    pub ecdsa: Pair,
+    pub rsa: Pair,
+    /// Right CA, name `wrong.example`.
+    pub other_name: Pair,
+    /// For client authentication.
+    pub client: Pair,
+    /// Signed by nobody we trust.
+    pub self_signed: Pair,
+}
+
+pub fn certs() -> &'static Certs {
+    static CERTS: OnceLock<Certs> = OnceLock::new();
+    CERTS.get_or_init(make_certs)
+}
+
+/// A fresh RSA-2048 key as PKCS#8 PEM.
+pub fn rsa_key_pem() -> String {
+    let rsa = openssl::rsa::Rsa::generate(2048).expect("rsa key");
+    let key = openssl::pkey::PKey::from_rsa(rsa).expect("rsa key");
+    String::from_utf8(key.private_key_to_pem_pkcs8().expect("rsa pem")).expect("utf-8")
+}
+
+fn leaf_params(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
+    let mut params = CertificateParams::new(names.clone()).expect("names");
+    params.distinguished_name.push(DnType::CommonName, names[0].as_str());
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+    params
+}
+
+fn make_certs() -> Certs {
+    let ca_key = KeyPair::generate().expect("ca key");
+    let mut ca = CertificateParams::new(Vec::<String>::new()).expect("ca");
+    ca.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    ca.distinguished_name.push(DnType::CommonName, "sslfile test CA");
+    ca.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    let ca_cert = ca.self_signed(&ca_key).expect("ca");
+    let ca_pem = ca_cert.pem();
+    let issuer = Issuer::new(ca, ca_key);
+    let sign = |names: &[&str], key: KeyPair| Pair {
+        chain: format!("{}{}", leaf_params(names).signed_by(&key, &issuer).expect("leaf").pem(), ca_pem),
+        key: key.serialize_pem(),
+    };
+    let names = [NAME, "127.0.0.1", "::1"];
+    let rsa = rsa_key_pem();
+    let lone = KeyPair::generate().expect("key");
+    Certs {
+        ecdsa: sign(&names, KeyPair::generate().expect("key")),
+        rsa: sign(&names, KeyPair::from_pem(&rsa).expect("rsa")),
+        other_name: sign(&["wrong.example"], KeyPair::generate().expect("key")),
+        client: sign(&["client.example"], KeyPair::generate().expect("key")),
+        self_signed: Pair {
+            chain: leaf_params(&names).self_signed(&lone).expect("cert").pem(),
+            key: lone.serialize_pem(),
+        },
+        ca_pem,
+    }
+}
+
+pub fn ca() -> Certificate {
+    Certificate::from_pem(certs().ca_pem.as_bytes()).expect("ca")
+}
+
+/// The engines that were built. Every behavioural test runs on each.
+pub fn engines() -> Vec<Engine> {
+    let engines = Engine::available();
+    assert!(!engines.is_empty());
+    engines
+}
+
+/// A builder that trusts the test CA only.
+pub fn client_builder(engine: Engine) -> ContextBuilder {
+    Context::builder().engine(engine).system_roots(false).add_root(ca())
+}
+
+/// A builder with the ECDSA identity.
+pub fn server_builder(engine: Engine) -> ContextBuilder {
+    Context::builder().engine(engine).identity(certs().ecdsa.identity())
+}
+
+pub fn client_context(engine: Engine) -> Context {
+    client_builder(engine).build().expect("client context")
+}
+
+pub fn server_context(engine: Engine) -> Context {
+    server_builder(engine).build().expect("server context")
+}
+
+/// A connected pair of TCP streams over IPv4 loopback: (client, server).
+pub fn tcp_pair() -> (TcpStream, TcpStream) {
+    tcp_pair_on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+}
+
+pub fn tcp_pair_on(addr: SocketAddr) -> (TcpStream, TcpStream) {
+    let listener = TcpListener::bind(addr).expect("bind");
+    let client = TcpStream::connect(listener.local_addr().expect("addr")).expect("connect");
+    let (server, _) = listener.accept().expect("accept");
+    (client, server)
+}
+
+/// A connected pair of TLS files on one engine, handshake done: (client, server).
+pub fn tls_pair(engine: Engine) -> (SslFile, SslFile) {
+    tls_pair_with(SslFile::options(), &client_context(engine), SslFile::options(), &server_context(engine))
+}
+
+pub fn tls_pair_with(
+    client: SslOptions,
+    client_context: &Context,
+    server: SslOptions,
+    server_context: &Context,
+) -> (SslFile, SslFile) {
+    let (c, s) = tcp_pair();
+    thread::scope(|t| {
+        let server = t.spawn(move || server.server().open(s, server_context).expect("server handshake"));
+        let client = client.client(NAME).open(c, client_context).expect("client handshake");
+        (client, server.join().expect("server thread"))
+    })
+}
+
+/// Runs `f` on a thread of its own and fails the test, instead of hanging it, when it takes longer than `limit`.
+pub fn within<T: Send + 'static>(limit: Duration, f: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = mpsc::channel();
+    let name = thread::current().name().unwrap_or("test").to_string();
+    let thread = thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            let value = f();
+            let _ = done.send(value);
+        })
+        .expect("thread");
+    match result.recv_timeout(limit) {
+        Ok(value) => {
+            thread.join().expect("joined");
+            value
+        }
+        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("the thread sent nothing and did not panic"),
+        },
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("HANG: not done after {limit:?}"),
+    }
+}
+
+pub const LONG: Duration = Duration::from_secs(60);
+
+/// Deterministic bytes, so that loss, doubling and disorder all show.
+pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
+    let mut state = seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1;
+    let mut bytes = Vec::with_capacity(len + 8);
+    while bytes.len() < len {
+        // xorshift64*
+        state ^= state >> 12;
+        state ^= state << 25;
+        state ^= state >> 27;
+        bytes.extend_from_slice(&state.wrapping_mul(0x2545_F491_4F6C_DD1D).to_le_bytes());
+    }
+    bytes.truncate(len);
+    bytes
+}
+
+/// The kind inside an `io::Error` that the crate made.
+pub fn kind_of(error: &io::Error) -> Option<sslfile::ErrorKind> {
+    sslfile::Error::of(error).map(|e| e.kind())
+}
+
+/// Waits until the stream of a non-blocking file is ready for what the file said it needs.
+pub fn wait_for<S: sslfile::Stream + std::os::fd::AsFd>(file: &SslFile<S>) {
+    use rustix::event::{poll, PollFd, PollFlags, Timespec};
+    let interest = file.interest();
+    let mut flags = PollFlags::empty();
+    flags.set(PollFlags::IN, interest.readable);
+    flags.set(PollFlags::OUT, interest.writable);
+    assert!(!flags.is_empty(), "WouldBlock, and no interest in anything: {file:?}");
+    let limit = Timespec { tv_sec: LONG.as_secs() as i64, tv_nsec: 0 };
+    let ready = poll(&mut [PollFd::new(file, flags)], Some(&limit)).expect("poll");
+    assert_ne!(ready, 0, "waited in vain for {interest:?}: {file:?}");
+}
+
+/// Repeats a call on a non-blocking file, waiting for what it needs, until it gives something else than `WouldBlock`.
+pub fn until_ready<S, T>(file: &SslFile<S>, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
+where
+    S: sslfile::Stream + std::os::fd::AsFd,
+{
+    loop {
+        match call() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => wait_for(file),
+            other => return other,
+        }
+    }
+}
+
+/// Returns when some thread waits inside a call on the file.
+pub fn until_busy<S: sslfile::Stream>(file: &SslFile<S>) {
+    while !file.is_busy() {
+        thread::sleep(Duration::from_millis(1));
+    }
+}
