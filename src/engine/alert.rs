@@ -11,6 +11,8 @@ pub(super) struct Report {
     pub alert_sent: Option<u8>,
     /// The certificate check's verdict: a name that does not fit, or another fault.
     pub verdict: Option<Verdict>,
+    /// Whether TLS 1.3 is spoken, if that is known: some reasons then mean another alert.
+    pub is_tls13: Option<bool>,
     /// The library's own words.
     pub text: String,
 }
@@ -45,7 +47,7 @@ impl Report {
             (None, Some(PEER_DID_NOT_RETURN_A_CERTIFICATE)) => {
                 (ErrorKind::Certificate, "the peer sent no certificate and one is required".to_string())
             }
-            (None, reason) => match self.alert_sent.or_else(|| reason.and_then(alert_for)) {
+            (None, reason) => match self.alert_sent.or_else(|| alert_for(reason?, self.is_tls13)) {
                 Some(alert) => {
                     let text = format!("{}; ended with the alert {} ({alert})", self.text, alert_name(alert));
                     (ErrorKind::LocalAlert(alert), text)
@@ -57,8 +59,13 @@ impl Report {
 }
 
 /// The alert that OpenSSL sends for a reason (sslerr.h), for when it went out encrypted and could not be seen.
-fn alert_for(reason: u32) -> Option<u8> {
+fn alert_for(reason: u32, is_tls13: Option<bool>) -> Option<u8> {
     Some(match reason {
+        // WRONG_VERSION_NUMBER, in the header of a record
+        267 => match is_tls13? {
+            true => 50,
+            false => 70,
+        },
         // UNEXPECTED_MESSAGE, UNEXPECTED_RECORD, APP_DATA_IN_HANDSHAKE, CCS_RECEIVED_EARLY, BAD_RECORD_TYPE,
         // NOT_ON_RECORD_BOUNDARY, TOO_MANY_WARN_ALERTS
         244 | 245 | 100 | 133 | 443 | 182 | 409 => 10,
@@ -73,8 +80,8 @@ fn alert_for(reason: u32) -> Option<u8> {
         159 | 110 | 160 | 271 => 50,
         // BAD_SIGNATURE, DIGEST_CHECK_FAILED
         123 | 149 => 51,
-        // UNSUPPORTED_PROTOCOL, UNKNOWN_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION, WRONG_VERSION_NUMBER
-        258 | 252 | 396 | 266 | 267 => 70,
+        // UNSUPPORTED_PROTOCOL, UNKNOWN_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION
+        258 | 252 | 396 | 266 => 70,
         // INAPPROPRIATE_FALLBACK
         373 => 86,
         // NO_APPLICATION_PROTOCOL

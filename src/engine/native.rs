@@ -291,7 +291,7 @@ fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire
         }
         None => None,
     };
-    let report = Report { reason: reason(&text), alert_sent: wire.alert_sent, verdict, text };
+    let report = Report { reason: reason(&text), alert_sent: wire.alert_sent, verdict, is_tls13: None, text };
     let (kind, text) = report.judge();
     Error::new(kind, text).with_source(e)
 }

@@ -417,6 +417,7 @@ impl OpenSslSession {
         let report = Report {
             reason: stack.and_then(ssl_reason),
             alert_sent: wire.alert_sent,
+            is_tls13: self.version().map(|v| v == Version::Tls1_3),
             verdict: Some(ssl.verify_result()).filter(|v| judged && *v != X509VerifyResult::OK).map(verdict),
             text: stack.map_or_else(|| e.to_string(), words),
         };

@@ -30,14 +30,14 @@ impl<S: Transport> Shared<S> {
                         return Ok(n);
                     }
                     _ if over => return Err(not_open().into()),
-                    Err(_) if core.connection.failure().is_some() => {
+                    Err(_) => {
                         self.name_peer(&mut core);
                         let result = take(&mut core.connection);
                         // The alert that goes with it.
                         drop(self.offer(core));
                         return result;
                     }
-                    result => return result,
+                    Ok(_) => return Ok(0),
                 }
                 core = self.offer(core);
             }
