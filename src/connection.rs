@@ -460,8 +460,8 @@ impl Connection {
     }
 
     /// Whether the library has something to work on.
-    fn has_input(&self) -> bool {
-        (self.handshake_done && self.session.pending() > 0) || self.wire.has_record()
+    fn has_input(&mut self) -> bool {
+        (self.handshake_done && self.session.pending() > 0) || self.wire.admit_record()
     }
 
     /// The handshake, as far as the input goes.

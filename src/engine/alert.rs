@@ -61,11 +61,8 @@ impl Report {
 /// The alert that OpenSSL sends for a reason (sslerr.h), for when it went out encrypted and could not be seen.
 fn alert_for(reason: u32, is_tls13: Option<bool>) -> Option<u8> {
     Some(match reason {
-        // WRONG_VERSION_NUMBER, in the header of a record
-        267 => match is_tls13? {
-            true => 50,
-            false => 70,
-        },
+        // WRONG_VERSION_NUMBER, in the header of a record; for TLS 1.3 it can be 50 as well
+        267 if is_tls13 == Some(false) => 70,
         // UNEXPECTED_MESSAGE, UNEXPECTED_RECORD, APP_DATA_IN_HANDSHAKE, CCS_RECEIVED_EARLY, BAD_RECORD_TYPE,
         // NOT_ON_RECORD_BOUNDARY, TOO_MANY_WARN_ALERTS
         244 | 245 | 100 | 133 | 443 | 182 | 409 => 10,

@@ -9,6 +9,8 @@ use super::Buffer;
 pub(crate) struct Wire {
     pub incoming: Buffer,
     pub outgoing: Buffer,
+    /// How much of `incoming` the library may take.
+    admitted: usize,
     /// The last alert that went out in the clear, which not every library tells us of.
     pub alert_sent: Option<u8>,
 }
@@ -20,28 +22,37 @@ const LONGEST: usize = 16 * 1024 + 2048;
 const ALERT: u8 = 21;
 
 impl Wire {
-    /// Whether the library can get further with what has come: a whole record is there, or something that is none.
+    /// Lets the library have the next record, if it is there as a whole, or what comes instead of one. Says whether
+    /// there is something to be had.
     ///
-    /// Asking saves calls into the library and keeps it from taking part of a record, so that what stays in `incoming`
-    /// starts with a record, or with what the peer sent after TLS.
-    pub fn has_record(&self) -> bool {
-        match *self.incoming.as_slice() {
+    /// The library never takes part of a record, so that `incoming` always starts with a record, or with what the peer
+    /// sent after TLS; and it is not called for nothing.
+    pub fn admit_record(&mut self) -> bool {
+        self.admitted = match *self.incoming.as_slice() {
             [kind, _, _, high, low, ..] => {
                 let length = usize::from(u16::from_be_bytes([high, low]));
                 let is_record = (20..=24).contains(&kind) && length <= LONGEST;
-                !is_record || self.incoming.len() >= HEADER + length
+                match is_record {
+                    true if self.incoming.len() < HEADER + length => 0,
+                    true => HEADER + length,
+                    false => self.incoming.len(),
+                }
             }
-            _ => false,
-        }
+            _ => 0,
+        };
+        self.admitted > 0
     }
 }
 
 impl Read for Wire {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.incoming.is_empty() {
+        if self.admitted == 0 {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(self.incoming.read_into(buf))
+        let room = buf.len().min(self.admitted);
+        let n = self.incoming.read_into(&mut buf[..room]);
+        self.admitted -= n;
+        Ok(n)
     }
 }
 
