@@ -129,6 +129,10 @@ impl Error {
         self
     }
 
+    pub(crate) fn io_kind(&self) -> io::ErrorKind {
+        self.io_kind
+    }
+
     /// What the caller of a method gets; the error itself stays with the connection.
     pub(crate) fn to_io(&self) -> io::Error {
         io::Error::new(self.io_kind, self.clone())

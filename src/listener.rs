@@ -54,6 +54,10 @@ struct Settings {
     closed: bool,
 }
 
+// As `TcpListener`: no code of a user runs while the settings change.
+impl std::panic::UnwindSafe for SslListener {}
+impl std::panic::RefUnwindSafe for SslListener {}
+
 impl SslListener {
     /// As `TcpListener::bind`: tries each address until one can be bound.
     ///

@@ -117,6 +117,10 @@ impl<S: Transport> Drop for Handle<S> {
     }
 }
 
+// As `TcpStream`: what is behind the lock stays whole, as no code of a user runs under it.
+impl<S: Stream> std::panic::UnwindSafe for SslFile<S> {}
+impl<S: Stream> std::panic::RefUnwindSafe for SslFile<S> {}
+
 impl<S: Stream> Clone for SslFile<S> {
     fn clone(&self) -> Self {
         self.shared().handles.fetch_add(1, Ordering::Relaxed);

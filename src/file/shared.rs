@@ -77,6 +77,8 @@ pub(crate) struct Core {
     pub progress: Option<Instant>,
     /// The stream takes nothing more.
     pub write_failure: Option<Error>,
+    /// The same, when the peer still needed our part of the handshake: the handshake has failed too.
+    pub handshake_cut: Option<Error>,
     /// Accepted bytes were lost with that.
     pub lost: bool,
 
@@ -121,6 +123,8 @@ pub(crate) struct Call {
     pub nested: bool,
     /// Made by `close`, which goes on where other calls are told that it's over.
     pub closing: bool,
+    /// It reads: `shutdown(Read)` ends it.
+    pub reads: bool,
 }
 
 /// Who asks.
@@ -153,6 +157,7 @@ impl Core {
             flight_plain: 0,
             progress: None,
             write_failure: None,
+            handshake_cut: None,
             lost: false,
             read_shut: false,
             write_shut: false,
@@ -170,7 +175,7 @@ impl Core {
             Caller::Wrapper(Wait::No) => (false, None, true),
             Caller::Wrapper(Wait::Until(deadline)) => (true, deadline, true),
         };
-        Call { wait, deadline, patience: None, interrupts: self.interrupts, nested, closing: false }
+        Call { wait, deadline, patience: None, interrupts: self.interrupts, nested, closing: false, reads: false }
     }
 
     /// Bytes accepted and not yet handed to the stream.
@@ -207,7 +212,7 @@ impl Core {
         if call.interrupts != self.interrupts {
             return Err(Error::new(ErrorKind::Interrupted, "interrupted").into());
         }
-        if self.is_over() && !call.closing {
+        if (self.is_over() && !call.closing) || (self.read_shut && call.reads) {
             return Err(not_open().into());
         }
         Ok(())
@@ -371,7 +376,11 @@ impl<S: Transport> Shared<S> {
         core.reading = false;
         self.can_read.notify_all();
         match result {
-            Ok(0) => core.connection.feed_eof(),
+            // The system tells of a reset once only: a send may have been told.
+            Ok(0) => match core.write_failure.clone().filter(|e| e.io_kind() == io::ErrorKind::ConnectionReset) {
+                Some(reset) => core.connection.feed_error(reset),
+                None => core.connection.feed_eof(),
+            },
             Ok(n) => {
                 buffer.filled(n);
                 core.connection.feed_buffer(buffer);
@@ -557,7 +566,11 @@ impl<S: Transport> Shared<S> {
     }
 
     fn fail_writing(&self, core: &mut Core, e: io::Error) {
-        core.write_failure = Some(stream_error("sending", e));
+        let failure = stream_error("sending", e);
+        if !core.settled {
+            core.handshake_cut = Some(failure.clone());
+        }
+        core.write_failure = Some(failure);
         core.drop_output();
         self.wake_all(core);
     }

@@ -42,7 +42,7 @@ impl<S: Transport> Shared<S> {
                 core = self.offer(core);
             }
             if begun.is_none() {
-                begun = Some(core.call(caller, core.read_timeout));
+                begun = Some(Call { reads: true, ..core.call(caller, core.read_timeout) });
             }
             let Some(call) = &begun else { continue };
             core.check(call)?;
@@ -123,7 +123,9 @@ impl<S: Transport> Shared<S> {
         if core.writing.try_take() {
             (core, result) = self.send_output(core, call, Wait::No);
             while matches!(result, Ok(true)) && accepted < data.len() && core.write_error().is_none() {
-                match self.encrypt(&mut core, &data[accepted..]) {
+                // What the stream does not take stays with us: no more than the limit at a time.
+                let next = &data[accepted..];
+                match self.encrypt(&mut core, &next[..next.len().min(self.send_limit.max(1))]) {
                     Ok(n) => accepted += n,
                     Err(e) => {
                         result = Err(e);
@@ -205,8 +207,10 @@ impl<S: Transport> Shared<S> {
         let call = core.call(Caller::User, core.read_timeout);
         let core = if core.settled { core } else { self.shake(core, &call)? };
         core.check(&call)?;
-        match core.connection.failure() {
-            Some(failure) if !core.connection.is_handshake_done() => Err(failure.to_io()),
+        match core.connection.failure().or(core.handshake_cut.as_ref()) {
+            Some(failure) if !core.connection.is_handshake_done() || core.handshake_cut.is_some() => {
+                Err(failure.to_io())
+            }
             _ => Ok(()),
         }
     }

@@ -229,3 +229,13 @@ pub fn until_busy<S: sslfile::Stream>(file: &SslFile<S>) {
         thread::sleep(Duration::from_millis(1));
     }
 }
+
+/// Returns when some thread waits inside a call on the file and the count of what was accepted stands still.
+pub fn until_stuck<S: sslfile::Stream>(file: &SslFile<S>, accepted: &std::sync::atomic::AtomicUsize) {
+    let count = || accepted.load(std::sync::atomic::Ordering::SeqCst);
+    let mut before = usize::MAX;
+    while before != count() || !file.is_busy() {
+        before = count();
+        thread::sleep(Duration::from_millis(200));
+    }
+}
