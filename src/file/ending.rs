@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use super::shared::{not_open, taken, time_out, Call, Caller, Core, Ending, Guard, Shared};
+use super::shared::{not_open, taken, Call, Caller, Core, Ending, Guard, Shared};
 use crate::error::Error;
 use crate::stream::{after, Transport, Wait};
 
@@ -63,7 +63,7 @@ impl<S: Transport> Shared<S> {
                 if !stuck || !self.polled {
                     return Err(e);
                 }
-                return self.end(core, Err(time_out().during("closing").into()));
+                return self.end(core, Err(self.time_out(&call).into()));
             }
             Err(e) => return self.end(core, Err(e)),
             Ok(()) => core,

@@ -132,9 +132,7 @@ impl<S: Stream> fmt::Debug for SslFile<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("SslFile");
         out.field("role", &self.role()).field("state", &self.state());
-        if let Some(peer) = self.shared().stream.peer() {
-            out.field("peer", &peer);
-        }
+        out.field("peer", &self.shared().peer);
         out.field("server_name", &self.server_name()).finish_non_exhaustive()
     }
 }

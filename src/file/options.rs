@@ -151,6 +151,12 @@ impl SslOptions {
             Err(e) => return Err(OpenError::new(e, stream, self.already_read)),
         };
         let polled = stream.is_polled();
+        let peer = match (self.role, stream.peer()) {
+            (Some(Role::Client), Some(address)) if address.contains(&self.server_name) => address,
+            (Some(Role::Client), Some(address)) => format!("{} ({address})", self.server_name),
+            (Some(Role::Client), None) => self.server_name,
+            (_, address) => address.unwrap_or_else(|| "the peer".to_string()),
+        };
         let nonblocking = self.nonblocking.unwrap_or(inherited.nonblocking);
         let default_timeout = (!nonblocking).then_some(HANDSHAKE_TIMEOUT);
         let mut core = Core::new(connection, nonblocking, &inherited);
@@ -159,6 +165,7 @@ impl SslOptions {
             stream,
             context: context.clone(),
             inherited,
+            peer,
             handles: AtomicUsize::new(1),
             polled,
             never_blocks: nonblocking && !polled,

@@ -26,6 +26,8 @@ pub(crate) struct Shared<S> {
     pub stream: S,
     pub context: Context,
     pub inherited: Inherited,
+    /// The peer's name, for errors. Asked for at the beginning: a stream that was reset does not know it any more.
+    pub peer: String,
     pub handles: AtomicUsize,
     /// The stream has descriptors to poll: time-outs, switching, interrupting.
     pub polled: bool,
@@ -116,6 +118,8 @@ pub(crate) type Guard<'a> = MutexGuard<'a, Core>;
 pub(crate) struct Call {
     pub wait: bool,
     pub deadline: Option<Instant>,
+    /// What the deadline was made from, for errors.
+    pub timeout: Option<Duration>,
     /// Each step may take this long.
     pub patience: Option<Duration>,
     pub interrupts: u64,
@@ -175,7 +179,16 @@ impl Core {
             Caller::Wrapper(Wait::No) => (false, None, true),
             Caller::Wrapper(Wait::Until(deadline)) => (true, deadline, true),
         };
-        Call { wait, deadline, patience: None, interrupts: self.interrupts, nested, closing: false, reads: false }
+        Call {
+            wait,
+            deadline,
+            timeout,
+            patience: None,
+            interrupts: self.interrupts,
+            nested,
+            closing: false,
+            reads: false,
+        }
     }
 
     /// Bytes accepted and not yet handed to the stream.
@@ -336,14 +349,7 @@ impl<S: Transport> Shared<S> {
             return;
         }
         core.named = true;
-        let address = self.stream.peer();
-        let name = match (core.connection.role(), core.connection.server_name(), address) {
-            (crate::Role::Client, Some(name), Some(address)) => format!("{name} ({address})"),
-            (crate::Role::Client, Some(name), None) => name,
-            (_, _, Some(address)) => address,
-            (_, _, None) => return,
-        };
-        core.connection.name_peer(&name);
+        core.connection.name_peer(&self.peer);
     }
 
     /// Receives once, or waits while another thread does. The caller looks at the connection again.
@@ -441,7 +447,7 @@ impl<S: Transport> Shared<S> {
             }
             let stop = match core.check(call) {
                 Err(e) => Some(e),
-                Ok(()) if timed_out => Some(time_out().into()),
+                Ok(()) if timed_out => Some(self.time_out(call).into()),
                 Ok(()) if call.nested => Some(io::ErrorKind::Interrupted.into()),
                 Ok(()) => None,
             };
@@ -566,8 +572,11 @@ impl<S: Transport> Shared<S> {
     }
 
     fn fail_writing(&self, core: &mut Core, e: io::Error) {
-        let failure = stream_error("sending", e);
-        if !core.settled {
+        let failure = stream_error("sending", e).during(&self.peer);
+        if !core.connection.is_handshake_done() {
+            core.named = true;
+            core.connection.fail(failure.clone());
+        } else if !core.settled {
             core.handshake_cut = Some(failure.clone());
         }
         core.write_failure = Some(failure);
@@ -594,15 +603,27 @@ impl<S: Transport> Shared<S> {
         let now = Instant::now();
         let handshaking = !core.connection.is_handshake_done();
         if handshaking && core.handshake_deadline.is_some_and(|deadline| now >= deadline) {
-            let text = "the TLS handshake took longer than its time-out";
+            let limit = self.handshake_timeout.unwrap_or_default();
+            let text = format!("the TLS handshake took longer than its time-out of {limit:?}");
             core.connection.fail(Error::new(ErrorKind::TimedOut, text));
             return Ok(core);
         }
         match call.deadline {
-            _ if call.patience.is_some() => Err(time_out().into()),
-            Some(deadline) if now >= deadline => Err(time_out().into()),
+            _ if call.patience.is_some() => Err(self.time_out(call).into()),
+            Some(deadline) if now >= deadline => Err(self.time_out(call).into()),
             _ => Ok(core),
         }
+    }
+}
+
+impl<S: Transport> Shared<S> {
+    /// The error of a call that has taken too long.
+    pub fn time_out(&self, call: &Call) -> Error {
+        let text = match call.patience.or(call.timeout) {
+            Some(time) => format!("{}: the time-out of {time:?} has passed", self.peer),
+            None => format!("{}: the time-out has passed", self.peer),
+        };
+        Error::new(ErrorKind::TimedOut, text)
     }
 }
 
@@ -632,10 +653,6 @@ fn stream_error(what: &str, e: io::Error) -> Error {
         kind => kind,
     };
     Error::new(ErrorKind::Truncated, format!("{what}: {e}")).with_io_kind(kind).with_source(e)
-}
-
-pub(crate) fn time_out() -> Error {
-    Error::new(ErrorKind::TimedOut, "the time-out has passed")
 }
 
 pub(crate) fn not_open() -> Error {
