@@ -3,7 +3,7 @@ use std::io;
 
 use crate::certificate::Certificate;
 use crate::context::Context;
-use crate::engine::{Buffer, Session, Stop, Wire};
+use crate::engine::{Buffer, PlainText, Session, Stop, Wire};
 use crate::error::{alert_name, Error, ErrorKind};
 use crate::settings::Role;
 use crate::version::{Bounds, Version};
@@ -49,8 +49,10 @@ pub struct Connection {
     begun: bool,
     /// The first bytes look like TLS.
     recognised: bool,
-    /// Something has come from the peer.
-    fed: bool,
+    /// Bytes that have come from the peer.
+    received: u64,
+    /// No TLS at all: bytes pass as they are.
+    plain_text: bool,
     /// Nothing more will come, and why: the end of the stream, or an error of it.
     input_end: Option<Option<Error>>,
     /// Reading has come to its end.
@@ -114,7 +116,8 @@ impl Connection {
             handshake_done: false,
             begun: false,
             recognised: false,
-            fed: false,
+            received: 0,
+            plain_text: false,
             input_end: None,
             end: None,
             failure: None,
@@ -125,7 +128,7 @@ impl Connection {
 
     /// Takes ciphertext from the peer.
     pub fn feed(&mut self, bytes: &[u8]) {
-        self.fed |= !bytes.is_empty();
+        self.received += bytes.len() as u64;
         self.wire.incoming.append(bytes);
     }
 
@@ -290,13 +293,55 @@ impl Connection {
 
 /// For the file, which has locks and a stream around this.
 impl Connection {
+    /// One without TLS, for files without: what goes in comes out.
+    pub(crate) fn without_tls() -> Connection {
+        Connection {
+            session: Box::new(PlainText),
+            wire: Wire::default(),
+            plain: Buffer::default(),
+            role: Role::Client,
+            expected: String::new(),
+            lenient_eof: true,
+            handshake_done: true,
+            begun: true,
+            recognised: true,
+            received: 0,
+            plain_text: true,
+            input_end: None,
+            end: None,
+            failure: None,
+            close: CloseNotify::NotAsked,
+            discarded: false,
+        }
+    }
+
+    /// Bytes fed so far.
+    pub(crate) fn received(&self) -> u64 {
+        self.received
+    }
+
+    /// Bytes that have come and have not been read, decrypted or not.
+    pub(crate) fn ahead(&self) -> usize {
+        self.plain.len() + self.wire.incoming.len()
+    }
+
+    /// Whether a read might give data at once.
+    pub(crate) fn may_give_data(&mut self) -> bool {
+        !self.plain.is_empty() || (self.handshake_done && self.end.is_none() && self.has_input())
+    }
+
+    /// Whether the handshake might get further at once.
+    pub(crate) fn may_go_on(&mut self) -> bool {
+        !self.begun && self.role == Role::Client
+    }
+
     pub(crate) fn role(&self) -> Role {
         self.role
     }
 
     /// As `feed`, without copying.
     pub(crate) fn feed_buffer(&mut self, bytes: Buffer) {
-        self.fed |= !bytes.is_empty();
+        self.received += bytes.len() as u64;
         self.wire.incoming.append_buffer(bytes);
     }
 
@@ -377,6 +422,20 @@ impl Connection {
             }
         }
         !self.plain.is_empty() || self.end.is_some()
+    }
+
+    /// As `read`, into one buffer after the other.
+    pub(crate) fn read_vectored(&mut self, bufs: &mut [io::IoSliceMut<'_>]) -> io::Result<usize> {
+        let mut n = 0;
+        for buf in bufs.iter_mut().filter(|buf| !buf.is_empty()) {
+            match self.read(buf) {
+                Ok(0) => break,
+                Ok(more) => n += more,
+                Err(e) if n == 0 => return Err(e),
+                Err(_) => break,
+            }
+        }
+        Ok(n)
     }
 
     pub(crate) fn peek(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -461,7 +520,10 @@ impl Connection {
 
     /// Whether the library has something to work on.
     fn has_input(&mut self) -> bool {
-        (self.handshake_done && self.session.pending() > 0) || self.wire.admit_record()
+        match self.plain_text {
+            true => !self.wire.incoming.is_empty(),
+            false => (self.handshake_done && self.session.pending() > 0) || self.wire.admit_record(),
+        }
     }
 
     /// The handshake, as far as the input goes.
@@ -519,10 +581,10 @@ impl Connection {
             return;
         }
         let whole = self.wire.incoming.is_empty();
-        let said_nothing = !self.fed && self.role == Role::Server && cause.is_none();
+        let said_nothing = self.received == 0 && self.role == Role::Server && cause.is_none();
         let end = match cause {
             _ if said_nothing => End::Bare,
-            None if self.lenient_eof && whole && self.handshake_done => End::Bare,
+            None if self.plain_text || (self.lenient_eof && whole && self.handshake_done) => End::Bare,
             None => End::Failed(Error::new(
                 ErrorKind::Truncated,
                 match (self.handshake_done, whole) {
@@ -547,7 +609,7 @@ impl Connection {
     /// Whether the first bytes look like TLS, before the library takes them: what speaks another protocol gets an alert
     /// and its bytes can be had back. False while that can't be told and after it has been denied.
     fn recognise(&mut self) -> bool {
-        if self.recognised || !self.fed {
+        if self.recognised || self.received == 0 || self.plain_text {
             return true;
         }
         let bytes = self.wire.incoming.as_slice();

@@ -5,6 +5,8 @@
 #[cfg(not(unix))]
 compile_error!("sslfile runs on Unix systems only, so far");
 
+mod backend;
+mod callbacks;
 mod certificate;
 mod connection;
 mod context;
@@ -18,12 +20,14 @@ mod settings;
 mod stream;
 mod version;
 
+pub use backend::{Backend, CallOut};
+pub use callbacks::Callbacks;
 pub use certificate::Certificate;
 pub use connection::Connection;
 pub use context::{Context, ContextBuilder};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
-pub use file::{Handshake, Interest, OpenError, ReleaseError, SslFile, SslOptions, State, ToServer};
+pub use file::{Handshake, Interest, OpenError, PlainFile, ReleaseError, SslFile, SslOptions, State, ToServer};
 pub use identity::Identity;
 pub use listener::{Incoming, SslListener};
 pub use settings::{ClientAuth, Role};

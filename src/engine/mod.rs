@@ -7,6 +7,7 @@ mod buffer;
 mod native;
 #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
 mod openssl;
+mod plain_text;
 mod wire;
 
 use crate::certificate::Certificate;
@@ -15,6 +16,7 @@ use crate::settings::{Role, Settings};
 use crate::version::{Bounds, Version};
 
 pub(crate) use buffer::{Buffer, LARGE};
+pub(crate) use plain_text::PlainText;
 pub(crate) use wire::Wire;
 
 #[cfg(not(any(feature = "native-tls", feature = "openssl")))]

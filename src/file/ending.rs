@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::events::own;
 use super::shared::{not_open, taken, Call, Caller, Core, Ending, Guard, Shared};
-use crate::error::Error;
+use crate::error::{Error, ErrorKind};
 use crate::stream::{after, Transport, Wait};
 
 /// Plaintext that `close_clean` keeps for readers while it waits for the peer's close_notify.
@@ -18,10 +19,10 @@ const DROP_READS: usize = 64;
 /// How long a drop waits for a stream that can't be tried.
 const DROP_WAIT: Duration = Duration::from_millis(100);
 
-impl<S: Transport> Shared<S> {
+impl<S: Transport, F: 'static> Shared<S, F> {
     /// Never waits.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        let core = self.core.lock();
+        let core = self.lock();
         core.check_free(Caller::User)?;
         if core.is_over() {
             return Err(not_open().into());
@@ -33,7 +34,7 @@ impl<S: Transport> Shared<S> {
 
     /// Ends directions, whoever uses the file.
     pub fn shut(&self, write: bool, read: bool) {
-        let mut core = self.core.lock();
+        let mut core = self.lock();
         core.write_shut |= write;
         core.read_shut |= read;
         self.wake_all(&core);
@@ -41,36 +42,51 @@ impl<S: Transport> Shared<S> {
     }
 
     pub fn close(&self) -> io::Result<()> {
-        let mut core = self.core.lock();
+        let mut core = self.lock();
         core.check_free(Caller::User)?;
-        match core.ending {
-            Ending::Closed | Ending::Cleaned => return Ok(()),
-            Ending::Closing => {}
-            Ending::Not | Ending::Cleaning => {
-                core.ending = Ending::Closing;
-                core.write_shut = true;
-                core.progress = Some(Instant::now());
-                self.wake_all(&core);
-            }
+        if matches!(core.ending, Ending::Closed | Ending::Cleaned) {
+            return Ok(());
         }
+        self.begin_closing(&mut core);
         let mut call = core.call(Caller::User, None);
         call.closing = true;
-        call.patience = self.polled.then_some(self.close_timeout);
-        let (core, flushed) = self.flush_to_close(core, &call);
+        call.patience = self.can_try().then_some(core.close_timeout);
+        if !call.wait && core.events.place.is_some() {
+            // The backend goes on with it.
+            core.events.look = true;
+            return Ok(());
+        }
+        self.close_step(core, &call)
+    }
+
+    pub fn begin_closing(&self, core: &mut Core) {
+        if matches!(core.ending, Ending::Not | Ending::Cleaning) {
+            core.ending = Ending::Closing;
+            core.write_shut = true;
+            core.progress = Some(Instant::now());
+            self.wake_all(core);
+        }
+    }
+
+    /// Closes as far as the call may wait.
+    pub fn close_step<'a>(&'a self, core: Guard<'a>, call: &Call) -> io::Result<()> {
+        let (core, flushed) = self.flush_to_close(core, call);
         let core = match flushed {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && !call.wait => {
-                let stuck = core.progress.is_none_or(|at| at.elapsed() >= self.close_timeout);
-                if !stuck || !self.polled {
+                let stuck = core.progress.is_none_or(|at| at.elapsed() >= core.close_timeout);
+                if !stuck {
                     return Err(e);
                 }
-                return self.end(core, Err(self.time_out(&call).into()));
+                return self.end(core, Err(self.time_out(call).into()));
             }
+            // It can be called again.
+            Err(e) if Error::of(&e).is_some_and(|e| e.kind() == ErrorKind::Interrupted) => return Err(e),
             Err(e) => return self.end(core, Err(e)),
             Ok(()) => core,
         };
         // What the peer still sends is read away, or the system would answer it with a reset, which can cost the peer
         // what it has not read yet.
-        match self.drain(core, &call) {
+        match self.drain(core, call) {
             Ok(core) => self.end(core, Ok(())),
             Err(e) => Err(e),
         }
@@ -82,17 +98,19 @@ impl<S: Transport> Shared<S> {
         if has_queue && !core.settled {
             core = match self.shake(core, call) {
                 Ok(core) => core,
-                Err(e) => return (self.core.lock(), Err(e)),
+                Err(e) => return (self.lock(), Err(e)),
             };
         }
         let result = match core.has_output() || !core.half_closed {
-            true => match self.send_now(core, call) {
+            true => match self.send_and_read(core, call, |connection| {
+                connection.discard_input();
+            }) {
                 Ok(guard) => {
                     core = guard;
                     Ok(())
                 }
                 Err(e) => {
-                    core = self.core.lock();
+                    core = self.lock();
                     Err(e)
                 }
             },
@@ -109,11 +127,11 @@ impl<S: Transport> Shared<S> {
 
     /// Reads away what comes, until the peer's end or the close time-out.
     fn drain<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> io::Result<Guard<'a>> {
-        if !self.polled || self.close_timeout.is_zero() || core.write_failure.is_some() {
+        if !self.can_try() || core.close_timeout.is_zero() || core.write_failure.is_some() {
             return Ok(core);
         }
         if core.drain_deadline.is_none() {
-            core.drain_deadline = after(self.close_timeout);
+            core.drain_deadline = after(core.close_timeout);
         }
         let deadline = core.drain_deadline;
         let until = Call { deadline, patience: None, ..*call };
@@ -126,7 +144,7 @@ impl<S: Transport> Shared<S> {
             }
             match self.wait_for_input(core, &until) {
                 Ok(guard) => core = guard,
-                Err(e) if e.kind() == io::ErrorKind::TimedOut => return Ok(self.core.lock()),
+                Err(e) if e.kind() == io::ErrorKind::TimedOut => return Ok(self.lock()),
                 Err(e) => return Err(e),
             }
             core.check(&until)?;
@@ -135,6 +153,8 @@ impl<S: Transport> Shared<S> {
 
     fn end(&self, mut core: Guard<'_>, result: io::Result<()>) -> io::Result<()> {
         core.ending = Ending::Closed;
+        core.events.own_end =
+            Some(result.as_ref().map_or_else(|e| Err(own(io::Error::new(e.kind(), e.to_string()))), |()| Ok(())));
         core.queue.clear();
         // A silent peer may still be reading: a socket that were closed for reading too would answer what the peer
         // sends late (session tickets, say) with a reset, and what is on its way to the peer would be lost.
@@ -146,7 +166,7 @@ impl<S: Transport> Shared<S> {
     }
 
     pub fn close_clean(&self) -> io::Result<()> {
-        let mut core = self.core.lock();
+        let mut core = self.lock();
         core.check_free(Caller::User)?;
         match core.ending {
             Ending::Cleaned => return Ok(()),
@@ -154,7 +174,20 @@ impl<S: Transport> Shared<S> {
             Ending::Not | Ending::Cleaning => {}
         }
         let call = core.call(Caller::User, core.read_timeout);
-        core = if core.settled { core } else { self.shake(core, &call)? };
+        if !call.wait && core.events.place.is_some() {
+            core.ending = Ending::Cleaning;
+            core.write_shut = true;
+            core.events.own_end = None;
+            core.events.look = true;
+            self.wake_all(&core);
+            return Ok(());
+        }
+        self.clean_step(core, &call)
+    }
+
+    /// Closes cleanly as far as the call may wait.
+    pub fn clean_step<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> io::Result<()> {
+        core = if core.settled { core } else { self.shake(core, call)? };
         if let Some(failure) = core.connection.failure().or(core.write_failure.as_ref()) {
             return Err(failure.to_io());
         }
@@ -162,7 +195,9 @@ impl<S: Transport> Shared<S> {
         core.write_shut = true;
         self.wake_all(&core);
         if core.has_output() || core.unsent() > 0 || core.connection.write_error().is_none() {
-            core = self.send_now(core, &call)?;
+            core = self.send_and_read(core, call, |connection| {
+                connection.read_ahead(CLEAN_LIMIT);
+            })?;
         }
         loop {
             core.connection.read_ahead(CLEAN_LIMIT);
@@ -175,13 +210,14 @@ impl<S: Transport> Shared<S> {
             if core.connection.plain_len() >= CLEAN_LIMIT {
                 return Err(Error::would_block("the peer goes on sending: read what has come, then call again").into());
             }
-            core.check(&call)?;
-            core = self.wait_for_input(core, &call)?;
+            core.check(call)?;
+            core = self.wait_for_input(core, call)?;
             if core.is_over() {
                 return if core.ending == Ending::Cleaned { Ok(()) } else { Err(not_open().into()) };
             }
         }
         core.ending = Ending::Cleaned;
+        core.events.own_end = Some(Ok(()));
         let unread = core.connection.take_unread();
         core.leftover = self.stream.give_back(&self.inherited, unread);
         self.wake_all(&core);
@@ -202,7 +238,7 @@ impl<S: Transport> Shared<S> {
             }
             Ending::Closing => Some(not_open().with_io_kind(io::ErrorKind::BrokenPipe)),
             Ending::Cleaning => {
-                let error = Error::new(crate::ErrorKind::NotOpen, "the clean close has not come to its end");
+                let error = Error::new(ErrorKind::NotOpen, "the clean close has not come to its end");
                 Some(error.with_io_kind(io::ErrorKind::BrokenPipe))
             }
             Ending::Not => None,
@@ -210,11 +246,11 @@ impl<S: Transport> Shared<S> {
     }
 
     /// Nobody can use the file any more: says close_notify, as far as that goes without waiting.
-    pub fn last_handle_gone(self: &Arc<Self>)
-    where
-        S: 'static,
-    {
-        let over = matches!(self.core.lock().ending, Ending::Closed | Ending::Cleaned);
+    pub fn last_handle_gone(self: &Arc<Self>) {
+        if self.leave_to_backend() {
+            return;
+        }
+        let over = matches!(self.lock().ending, Ending::Closed | Ending::Cleaned);
         if self.can_try() || over {
             return self.bid_farewell(Wait::No);
         }
@@ -232,8 +268,8 @@ impl<S: Transport> Shared<S> {
         }
     }
 
-    fn bid_farewell(&self, wait: Wait) {
-        let mut core = self.core.lock();
+    pub fn bid_farewell(&self, wait: Wait) {
+        let mut core = self.lock();
         if core.ending == Ending::Cleaned {
             return;
         }

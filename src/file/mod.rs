@@ -2,7 +2,11 @@
 
 mod ending;
 mod error;
+mod events;
+mod faces;
+mod handle;
 mod options;
+mod plain;
 mod server_address;
 mod shared;
 mod tcp;
@@ -11,23 +15,24 @@ mod turn;
 mod wrapped;
 
 use std::fmt;
-use std::io::{self, IoSlice, IoSliceMut, Read, Write};
+use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
-use std::time::Duration;
 
 pub use error::{OpenError, ReleaseError};
 pub use options::{Handshake, SslOptions};
+pub use plain::PlainFile;
 pub use server_address::ToServer;
 
 use crate::certificate::Certificate;
 use crate::context::Context;
 use crate::error::Error;
 use crate::settings::Role;
-use crate::stream::{Stream, Transport};
+use crate::stream::Stream;
 use crate::version::Version;
-use shared::{Caller, Ending, Shared};
+use handle::Handle;
+use shared::{Ending, Shared};
 
 /// Where a file is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -100,32 +105,7 @@ pub struct Interest {
 /// # }
 /// ```
 pub struct SslFile<S: Stream = TcpStream> {
-    handle: Handle<S>,
-}
-
-/// One count of the handles. What lives inside the file and its surroundings holds the `Arc` without being counted.
-struct Handle<S: Transport> {
-    shared: Arc<Shared<S>>,
-    counted: bool,
-}
-
-impl<S: Transport> Drop for Handle<S> {
-    fn drop(&mut self) {
-        if self.counted && self.shared.handles.fetch_sub(1, Ordering::AcqRel) == 1 {
-            self.shared.last_handle_gone();
-        }
-    }
-}
-
-// As `TcpStream`: what is behind the lock stays whole, as no code of a user runs under it.
-impl<S: Stream> std::panic::UnwindSafe for SslFile<S> {}
-impl<S: Stream> std::panic::RefUnwindSafe for SslFile<S> {}
-
-impl<S: Stream> Clone for SslFile<S> {
-    fn clone(&self) -> Self {
-        self.shared().handles.fetch_add(1, Ordering::Relaxed);
-        SslFile { handle: Handle { shared: self.handle.shared.clone(), counted: true } }
-    }
+    handle: Handle<S, SslFile<S>>,
 }
 
 impl<S: Stream> fmt::Debug for SslFile<S> {
@@ -155,7 +135,7 @@ impl<S: Stream> SslFile<S> {
         SslFile::options().server().open(stream, context)
     }
 
-    fn shared(&self) -> &Arc<Shared<S>> {
+    fn shared(&self) -> &Arc<Shared<S, SslFile<S>>> {
         &self.handle.shared
     }
 
@@ -171,7 +151,7 @@ impl<S: Stream> SslFile<S> {
 
     /// Whether the handshake is done. Never waits.
     pub fn is_handshake_done(&self) -> bool {
-        self.shared().core.lock().connection.is_handshake_done()
+        self.shared().lock().connection.is_handshake_done()
     }
 
     /// Whether data can still be read. Looks, without waiting, whether the peer's end is already there.
@@ -181,7 +161,7 @@ impl<S: Stream> SslFile<S> {
 
     /// Where the file is in its life, as far as is known without looking at the stream. Never waits.
     pub fn state(&self) -> State {
-        let core = self.shared().core.lock();
+        let core = self.shared().lock();
         let connection = &core.connection;
         match core.ending {
             Ending::Closed | Ending::Cleaned => State::Closed,
@@ -196,30 +176,27 @@ impl<S: Stream> SslFile<S> {
 
     /// Client or server.
     pub fn role(&self) -> Role {
-        self.shared().core.lock().connection.role()
+        self.shared().lock().connection.role()
     }
 
     /// The error that ended the connection, if one did. Never waits.
     pub fn last_error(&self) -> Option<io::Error> {
-        let core = self.shared().core.lock();
+        let core = self.shared().lock();
         let connection = &core.connection;
         connection.failure().or(connection.read_error()).or(core.write_failure.as_ref()).map(Error::to_io)
     }
 
     /// Whether a call on some handle is waiting. Never waits itself.
     pub fn is_busy(&self) -> bool {
-        self.shared().core.lock().waiting > 0
+        self.shared().lock().waiting > 0
     }
 
     /// The context it was opened with.
     pub fn context(&self) -> Context {
-        self.shared().context.clone()
-    }
-
-    /// The wrapped stream, for its settings and its address. Reading from it or writing to it breaks the connection;
-    /// time-outs are the file's.
-    pub fn get_ref(&self) -> &S {
-        &self.shared().stream
+        match &self.shared().context {
+            Some(context) => context.clone(),
+            None => unreachable!("files with TLS are made with a context"),
+        }
     }
 
     /// Ends the connection, for all handles, and nothing accepted is lost: sends all that was accepted and close_notify,
@@ -264,7 +241,7 @@ impl<S: Stream> SslFile<S> {
     pub fn release(self) -> Result<(S, Vec<u8>), ReleaseError<S>> {
         let refuse = |file, error: Error| Err(ReleaseError::new(error.into(), file));
         let shared = self.shared().clone();
-        let mut core = shared.core.lock();
+        let mut core = shared.lock();
         if let Some(error) = shared.release_error(&mut core) {
             drop(core);
             return refuse(self, error);
@@ -275,14 +252,17 @@ impl<S: Stream> SslFile<S> {
             return refuse(self, error.with_io_kind(io::ErrorKind::ResourceBusy));
         }
         drop(core);
+        let backend = shared.leave_backend();
         let SslFile { mut handle } = self;
         handle.counted = false;
         drop(handle);
         match Arc::try_unwrap(shared) {
             Ok(shared) => Ok(shared.into_stream()),
             Err(shared) => {
-                let file = SslFile { handle: Handle { shared, counted: true } };
-                let error = Error::new(crate::ErrorKind::Other, "the file is in use");
+                // Inside a callback of this very file, which the backend has in hand.
+                let file = SslFile { handle: Handle::first(shared) };
+                let error = Error::new(crate::ErrorKind::Other, "a callback of the file is running");
+                let _ = file.set_backend(backend.as_ref());
                 refuse(file, error.with_io_kind(io::ErrorKind::ResourceBusy))
             }
         }
@@ -312,127 +292,45 @@ impl<S: Stream> SslFile<S> {
         Ok(self.clone())
     }
 
-    /// Blocking or not, from now on, for all handles; in any state. A call that is waiting goes on waiting.
-    ///
-    /// Errors: `Unsupported` for a stream without a descriptor.
-    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        let shared = self.shared();
-        let mut core = shared.core.lock();
-        core.check_free(Caller::User)?;
-        if core.nonblocking != nonblocking {
-            shared.needs_polling("switching between blocking and non-blocking")?;
-            core.nonblocking = nonblocking;
-        }
-        Ok(())
-    }
-
-    /// Whether calls return `WouldBlock` rather than wait.
-    pub fn is_nonblocking(&self) -> bool {
-        self.shared().core.lock().nonblocking
-    }
-
-    /// Bounds each whole call that reads: `read`, `peek`, `handshake`, `close_clean`. `None`: no bound, the default.
-    /// After `TimedOut` nothing is half-done.
-    ///
-    /// Errors: `InvalidInput` for a zero time-out; `Unsupported` for a stream without a descriptor.
-    pub fn set_read_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.check_timeout(timeout)?;
-        self.shared().core.lock().read_timeout = timeout;
-        Ok(())
-    }
-
-    /// Bounds each whole call that writes: `write`, `flush`. As [`set_read_timeout`](SslFile::set_read_timeout).
-    pub fn set_write_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.check_timeout(timeout)?;
-        self.shared().core.lock().write_timeout = timeout;
-        Ok(())
-    }
-
-    fn check_timeout(&self, timeout: Option<Duration>) -> io::Result<()> {
-        self.shared().core.lock().check_free(Caller::User)?;
-        match timeout {
-            Some(Duration::ZERO) => Err(Error::invalid_input("a time-out can't be zero").into()),
-            Some(_) => self.shared().needs_polling("a time-out"),
-            None => Ok(()),
-        }
-    }
-
-    /// What was set.
-    pub fn read_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.shared().core.lock().read_timeout)
-    }
-
-    /// What was set.
-    pub fn write_timeout(&self) -> io::Result<Option<Duration>> {
-        Ok(self.shared().core.lock().write_timeout)
-    }
-
-    /// As `read`, and the bytes stay to be read.
-    pub fn peek(&self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        self.shared().input(Caller::User, |connection| connection.peek(buf))
-    }
-
-    /// Bytes that can be read without touching the stream; not zero if there are any. Never waits.
-    pub fn pending(&self) -> usize {
-        self.shared().core.lock().connection.pending()
-    }
-
-    /// Queues all of `data` or nothing, in any mode and from the first moment, the time before the handshake included;
-    /// sends what goes without waiting. What stays goes with the next call. Takes the data if nothing is unsent or if it
-    /// fits under the send limit.
-    ///
-    /// Errors: `WouldBlock` if it does not fit; those of a write. Never waits.
-    pub fn send(&self, data: &[u8]) -> io::Result<()> {
-        self.shared().send(data)
-    }
-
-    /// Bytes accepted by `write` and `send` and not yet handed to the stream.
-    pub fn unsent(&self) -> usize {
-        self.shared().core.lock().unsent()
-    }
-
     /// The version agreed on; `None` before the handshake is done, and with engines that can't tell.
     pub fn version(&self) -> Option<Version> {
-        self.shared().core.lock().connection.version()
+        self.shared().lock().connection.version()
     }
 
     /// The cipher suite agreed on, in the library's spelling; `None` as for `version`.
     pub fn cipher(&self) -> Option<String> {
-        self.shared().core.lock().connection.cipher()
+        self.shared().lock().connection.cipher()
     }
 
     /// The protocol agreed on with ALPN.
     pub fn alpn(&self) -> Option<Vec<u8>> {
-        self.shared().core.lock().connection.alpn()
+        self.shared().lock().connection.alpn()
     }
 
     /// On a client the name it expects, on a server the name the client asked for (SNI).
     pub fn server_name(&self) -> Option<String> {
-        self.shared().core.lock().connection.server_name()
+        self.shared().lock().connection.server_name()
     }
 
     /// The peer's own certificate, once it has been received.
     pub fn peer_certificate(&self) -> Option<Certificate> {
-        self.shared().core.lock().connection.peer_certificate()
+        self.shared().lock().connection.peer_certificate()
     }
 
     /// The chain the peer sent, its own certificate first; `None` with engines that can't tell.
     pub fn peer_certificates(&self) -> Option<Vec<Certificate>> {
-        self.shared().core.lock().connection.session().peer_certificates()
+        self.shared().lock().connection.session().peer_certificates()
     }
 
     /// Whether an earlier session was resumed; `None` before the handshake is done, and with engines that can't tell.
     pub fn is_resumed(&self) -> Option<bool> {
-        let core = self.shared().core.lock();
+        let core = self.shared().lock();
         core.connection.session().is_resumed().filter(|_| core.connection.is_handshake_done())
     }
 
     /// The channel binding `tls-server-end-point` (RFC 5929, section 4): the hash of the server's certificate.
     pub fn tls_server_end_point(&self) -> Option<Vec<u8>> {
-        let core = self.shared().core.lock();
+        let core = self.shared().lock();
         core.connection.session().tls_server_end_point().filter(|_| core.connection.is_handshake_done())
     }
 
@@ -440,129 +338,58 @@ impl<S: Stream> SslFile<S> {
     ///
     /// Errors: `NotConnected` before the handshake is done; `Unsupported` with engines that have none.
     pub fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> io::Result<()> {
-        self.shared().core.lock().connection.export_keying_material(out, label, context)
-    }
-
-    /// What to wait for, as things stand, before the next call can get further: `readable` while more can come,
-    /// `writable` while something is unsent, so also after a `WouldBlock` from a write that found no room. Read until
-    /// `WouldBlock`, or until [`pending`](SslFile::pending) is zero, before waiting. Never waits.
-    pub fn interest(&self) -> Interest {
-        let core = self.shared().core.lock();
-        let over = matches!(core.ending, Ending::Closed | Ending::Cleaned);
-        Interest {
-            readable: !over && !core.connection.has_ended(),
-            writable: core.has_output() || (!core.settled && !core.connection.has_begun()),
-        }
-    }
-
-    fn read_ref(&self, buf: &mut [u8]) -> io::Result<usize> {
-        if buf.is_empty() {
-            return Ok(0);
-        }
-        self.shared().input(Caller::User, |connection| connection.read(buf))
-    }
-
-    fn read_vectored_ref(&self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-        if bufs.iter().all(|buf| buf.is_empty()) {
-            return Ok(0);
-        }
-        self.shared().input(Caller::User, |connection| {
-            let mut n = 0;
-            for buf in bufs.iter_mut().filter(|buf| !buf.is_empty()) {
-                match connection.read(buf) {
-                    Ok(more) => n += more,
-                    Err(e) if n == 0 => return Err(e),
-                    Err(_) => break,
-                }
-                if n == 0 {
-                    break;
-                }
-            }
-            Ok(n)
-        })
-    }
-
-    fn write_ref(&self, buf: &[u8]) -> io::Result<usize> {
-        self.shared().write(Caller::User, buf)
-    }
-
-    /// Joins small pieces, so that they share a record.
-    fn write_vectored_ref(&self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-        const RECORD: usize = 16 * 1024;
-        let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
-        match (filled.next(), filled.next()) {
-            (None, _) => Ok(0),
-            (Some(only), None) => self.write_ref(only),
-            (Some(first), Some(_)) if first.len() >= RECORD => self.write_ref(first),
-            _ => {
-                let mut joined = Vec::with_capacity(RECORD);
-                for buf in bufs {
-                    let room = RECORD - joined.len();
-                    joined.extend_from_slice(&buf[..buf.len().min(room)]);
-                }
-                self.write_ref(&joined)
-            }
-        }
+        self.shared().lock().connection.export_keying_material(out, label, context)
     }
 }
+
+/// Single callbacks. Setting one replaces it; what has been waiting for it is delivered at the next turn of the backend.
+impl<S: Stream> SslFile<S> {
+    /// As [`Callbacks::on_read`](crate::Callbacks::on_read).
+    pub fn set_read_callback(&self, f: impl FnMut(&SslFile<S>, &[u8]) + Send + 'static) {
+        self.shared().set_slot(false, |slots| slots.read.set(Some(Box::new(f))));
+    }
+
+    /// As [`Callbacks::on_write`](crate::Callbacks::on_write).
+    pub fn set_write_callback(&self, f: impl FnMut(&SslFile<S>) + Send + 'static) {
+        self.shared().set_slot(true, |slots| slots.write.set(Some(Box::new(f))));
+    }
+
+    /// As [`Callbacks::on_close`](crate::Callbacks::on_close).
+    pub fn set_close_callback(&self, f: impl FnMut(&SslFile<S>, io::Result<()>) + Send + 'static) {
+        self.shared().set_slot(false, |slots| slots.close.set(Some(Box::new(f))));
+    }
+
+    /// As [`Callbacks::on_accept`](crate::Callbacks::on_accept).
+    pub fn set_accept_callback(&self, f: impl FnMut(&SslFile<S>) + Send + 'static) {
+        self.shared().set_slot(false, |slots| slots.accept.set(Some(Box::new(f))));
+    }
+
+    /// Removes it.
+    pub fn clear_read_callback(&self) {
+        self.shared().set_slot(false, |slots| slots.read.set(None));
+    }
+
+    /// Removes it.
+    pub fn clear_write_callback(&self) {
+        self.shared().set_slot(false, |slots| slots.write.set(None));
+    }
+
+    /// Removes it.
+    pub fn clear_close_callback(&self) {
+        self.shared().set_slot(false, |slots| slots.close.set(None));
+    }
+
+    /// Removes it.
+    pub fn clear_accept_callback(&self) {
+        self.shared().set_slot(false, |slots| slots.accept.set(None));
+    }
+}
+
+faces::events!(SslFile);
 
 impl SslFile {
     /// How to open a file, in the manner of `fs::OpenOptions`.
     pub fn options() -> SslOptions {
         SslOptions::new()
-    }
-}
-
-impl<S: Stream> SslFile<S> {
-    fn from_shared(shared: Arc<Shared<S>>) -> SslFile<S> {
-        SslFile { handle: Handle { shared, counted: true } }
-    }
-}
-
-macro_rules! read_and_write {
-    ($file:ty) => {
-        impl<S: Stream> Read for $file {
-            fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-                self.read_ref(buf)
-            }
-
-            fn read_vectored(&mut self, bufs: &mut [IoSliceMut<'_>]) -> io::Result<usize> {
-                self.read_vectored_ref(bufs)
-            }
-        }
-
-        impl<S: Stream> Write for $file {
-            fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-                self.write_ref(buf)
-            }
-
-            fn write_vectored(&mut self, bufs: &[IoSlice<'_>]) -> io::Result<usize> {
-                self.write_vectored_ref(bufs)
-            }
-
-            /// Waits until all that was accepted is handed to the stream, the close_notify of a `shutdown(Write)`
-            /// included.
-            fn flush(&mut self) -> io::Result<()> {
-                self.shared().flush()
-            }
-        }
-    };
-}
-
-read_and_write!(SslFile<S>);
-read_and_write!(&SslFile<S>);
-
-#[cfg(unix)]
-impl<S: Stream + std::os::fd::AsFd> std::os::fd::AsFd for SslFile<S> {
-    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
-        self.get_ref().as_fd()
-    }
-}
-
-#[cfg(unix)]
-impl<S: Stream + std::os::fd::AsFd> std::os::fd::AsRawFd for SslFile<S> {
-    fn as_raw_fd(&self) -> std::os::fd::RawFd {
-        use std::os::fd::AsFd;
-        self.as_fd().as_raw_fd()
     }
 }

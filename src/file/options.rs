@@ -6,8 +6,10 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::handle::{Face, Handle};
 use super::shared::{Core, Shared};
 use super::{OpenError, SslFile, ToServer};
+use crate::backend::Backend;
 use crate::connection::Connection;
 use crate::context::Context;
 use crate::error::Error;
@@ -49,6 +51,7 @@ pub struct SslOptions {
     close_timeout: Duration,
     send_limit: usize,
     already_read: Vec<u8>,
+    backend: Option<Backend>,
 }
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -67,6 +70,7 @@ impl SslOptions {
             close_timeout: CLOSE_TIMEOUT,
             send_limit: SEND_LIMIT,
             already_read: Vec::new(),
+            backend: None,
         }
     }
 
@@ -139,6 +143,13 @@ impl SslOptions {
         self
     }
 
+    /// The backend that calls the file's callbacks. Default: that of the stream, if it has one. The backend shakes hands
+    /// without being asked.
+    pub fn backend(mut self, backend: &Backend) -> Self {
+        self.backend = Some(backend.clone());
+        self
+    }
+
     /// Opens a file over `stream`. Blocks for the handshake if that is eager and the file blocking.
     ///
     /// Errors, with the stream in them: `InvalidInput` without `client` or `server`, for a name that can't be one, for a
@@ -146,7 +157,7 @@ impl SslOptions {
     /// file has the stream; those of [`SslFile::handshake`].
     pub fn open<S: Stream>(self, stream: S, context: &Context) -> Result<SslFile<S>, OpenError<S>> {
         let opened = self.prepare(&stream, context);
-        let (connection, inherited) = match opened {
+        let (connection, mut inherited) = match opened {
             Ok(opened) => opened,
             Err(e) => return Err(OpenError::new(e, stream, self.already_read)),
         };
@@ -159,36 +170,44 @@ impl SslOptions {
         };
         let nonblocking = self.nonblocking.unwrap_or(inherited.nonblocking);
         let default_timeout = (!nonblocking).then_some(HANDSHAKE_TIMEOUT);
-        let mut core = Core::new(connection, nonblocking, &inherited);
+        let backend = self.backend.or(inherited.backend.take());
+        let mut core = Core::new(connection, nonblocking, &inherited, self.close_timeout);
         core.connection.feed(&self.already_read);
         let shared = Arc::new(Shared {
             stream,
-            context: context.clone(),
+            context: Some(context.clone()),
             inherited,
             peer,
             handles: AtomicUsize::new(1),
             polled,
             never_blocks: nonblocking && !polled,
             send_limit: self.send_limit,
-            close_timeout: self.close_timeout,
-            handshake_timeout: self.handshake_timeout.unwrap_or(default_timeout).filter(|_| polled),
+            handshake_timeout: self
+                .handshake_timeout
+                .unwrap_or(if backend.is_some() { Some(HANDSHAKE_TIMEOUT) } else { default_timeout })
+                .filter(|_| polled),
             core: Mutex::new(core),
+            slots: Mutex::default(),
             can_read: Condvar::new(),
             can_write: Condvar::new(),
         });
-        if self.handshake == Some(Handshake::Lazy) {
-            return Ok(SslFile::from_shared(shared));
+        let mut outcome = Ok(());
+        if self.handshake != Some(Handshake::Lazy) {
+            outcome = shared.handshake();
         }
-        match shared.handshake() {
-            Err(e) if !(nonblocking && e.kind() == io::ErrorKind::WouldBlock) => match Arc::try_unwrap(shared) {
+        if let (Some(backend), Ok(())) = (&backend, not_blocked(&outcome)) {
+            outcome = shared.set_backend(Some(backend));
+        }
+        match not_blocked(&outcome).err().and(outcome.err()) {
+            None => Ok(SslFile::from_handle(Handle::first(shared))),
+            Some(e) => match Arc::try_unwrap(shared) {
                 Ok(shared) => {
                     let (stream, unread) = shared.into_stream();
                     Err(OpenError::new(e, stream, unread))
                 }
                 // Nobody else can have it yet.
-                Err(shared) => Ok(SslFile::from_shared(shared)),
+                Err(shared) => Ok(SslFile::from_handle(Handle::first(shared))),
             },
-            _ => Ok(SslFile::from_shared(shared)),
         }
     }
 
@@ -216,7 +235,15 @@ impl SslOptions {
     }
 }
 
-impl<S: Transport> Shared<S> {
+/// A non-blocking file that is opened eagerly has only begun its handshake.
+fn not_blocked(outcome: &io::Result<()>) -> Result<(), ()> {
+    match outcome {
+        Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(()),
+        _ => Ok(()),
+    }
+}
+
+impl<S: Transport, F: 'static> Shared<S, F> {
     /// The stream as it was, and what was read from it and not consumed.
     pub fn into_stream(self) -> (S, Vec<u8>) {
         let mut core = self.core.into_inner();

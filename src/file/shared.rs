@@ -6,13 +6,16 @@
 //! it was made, and arrives in the order in which it came.
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
+use super::events::Events;
 use super::turn::Turn;
+use crate::callbacks::Slots;
 use crate::connection::{write_shut_down, Connection};
 use crate::context::Context;
 use crate::engine::{Buffer, LARGE};
@@ -22,21 +25,24 @@ use crate::stream::{after, Inherited, Sleeper, Transport, Wait};
 /// Plaintext that is encrypted before it is sent: a few records for each system call.
 const CHUNK: usize = 64 * 1024;
 
-pub(crate) struct Shared<S> {
+pub(crate) struct Shared<S, F> {
     pub stream: S,
-    pub context: Context,
+    /// `None` for a file without TLS.
+    pub context: Option<Context>,
     pub inherited: Inherited,
     /// The peer's name, for errors. Asked for at the beginning: a stream that was reset does not know it any more.
     pub peer: String,
+    /// Those that users have. A backend has an `Arc` of its own, which does not count.
     pub handles: AtomicUsize,
     /// The stream has descriptors to poll: time-outs, switching, interrupting.
     pub polled: bool,
     /// The stream is none of ours to poll, but gives `WouldBlock` by itself.
     pub never_blocks: bool,
     pub send_limit: usize,
-    pub close_timeout: Duration,
     pub handshake_timeout: Option<Duration>,
     pub core: Mutex<Core>,
+    /// What to call. Locked inside the core's lock, or alone; never while a callback is called or dropped.
+    pub slots: Mutex<Slots<F>>,
     /// Something came, or the reading turn is free, or the state has changed.
     pub can_read: Condvar,
     /// The writing turn is free, or the state has changed.
@@ -90,8 +96,16 @@ pub(crate) struct Core {
     pub ending: Ending,
     /// While closing: until when to read away what the peer still sends.
     pub drain_deadline: Option<Instant>,
+    pub close_timeout: Duration,
     /// What was behind the peer's close_notify and the stream could not take back.
     pub leftover: Vec<u8>,
+    /// A reader waits in the stream for what comes next.
+    pub reader_waits: bool,
+    /// The stream takes no more for now.
+    pub full: bool,
+    /// The stream, a file itself, has taken something that it could not send on yet.
+    pub held_back: bool,
+    pub events: Events,
 }
 
 /// Our own end of the connection.
@@ -112,7 +126,32 @@ pub(crate) enum Ending {
     Closed,
 }
 
-pub(crate) type Guard<'a> = MutexGuard<'a, Core>;
+/// The file's lock. Whoever gives it up tells the backend, if there is one, what has become of the file.
+pub(crate) struct Guard<'a> {
+    inner: MutexGuard<'a, Core>,
+}
+
+impl Deref for Guard<'_> {
+    type Target = Core;
+
+    fn deref(&self) -> &Core {
+        &self.inner
+    }
+}
+
+impl DerefMut for Guard<'_> {
+    fn deref_mut(&mut self) -> &mut Core {
+        &mut self.inner
+    }
+}
+
+impl Drop for Guard<'_> {
+    fn drop(&mut self) {
+        if self.events.place.is_some() {
+            self.inner.tell_backend();
+        }
+    }
+}
 
 /// One call of a user: how long it may wait.
 pub(crate) struct Call {
@@ -129,6 +168,8 @@ pub(crate) struct Call {
     pub closing: bool,
     /// It reads: `shutdown(Read)` ends it.
     pub reads: bool,
+    /// Made by the backend, which knows that there is nothing to receive: it works with what is there.
+    pub dry: bool,
 }
 
 /// Who asks.
@@ -140,7 +181,7 @@ pub(crate) enum Caller {
 }
 
 impl Core {
-    pub fn new(connection: Connection, nonblocking: bool, inherited: &Inherited) -> Core {
+    pub fn new(connection: Connection, nonblocking: bool, inherited: &Inherited, close_timeout: Duration) -> Core {
         Core {
             connection,
             nonblocking,
@@ -168,7 +209,12 @@ impl Core {
             half_closed: false,
             ending: Ending::Not,
             drain_deadline: None,
+            close_timeout,
             leftover: Vec::new(),
+            reader_waits: false,
+            full: false,
+            held_back: false,
+            events: Events::default(),
         }
     }
 
@@ -188,6 +234,7 @@ impl Core {
             nested,
             closing: false,
             reads: false,
+            dry: false,
         }
     }
 
@@ -198,8 +245,8 @@ impl Core {
 
     /// The stream could be given something.
     pub fn has_output(&self) -> bool {
-        let queued = !self.queue.is_empty() && self.connection.is_handshake_done();
-        self.has_ciphertext() || queued || self.has_end_to_send()
+        let queued = !self.queue.is_empty() && self.settled;
+        self.has_ciphertext() || queued || self.held_back || self.has_end_to_send()
     }
 
     pub fn has_ciphertext(&self) -> bool {
@@ -207,7 +254,7 @@ impl Core {
     }
 
     fn has_end_to_send(&self) -> bool {
-        let may_speak = self.connection.is_handshake_done() || self.ending == Ending::Closing;
+        let may_speak = self.settled || self.ending == Ending::Closing;
         self.write_shut && !self.half_closed && may_speak && self.write_failure.is_none() && !self.is_clean_end_sent()
     }
 
@@ -218,6 +265,15 @@ impl Core {
 
     pub fn is_over(&self) -> bool {
         matches!(self.ending, Ending::Closing | Ending::Closed | Ending::Cleaned)
+    }
+
+    /// What an event loop should wait for.
+    pub fn interest(&self) -> crate::Interest {
+        let over = matches!(self.ending, Ending::Closed | Ending::Cleaned);
+        crate::Interest {
+            readable: !over && !self.connection.has_ended(),
+            writable: self.has_output() || (!self.settled && !self.connection.has_begun()),
+        }
     }
 
     /// Whether a call may go on.
@@ -254,10 +310,14 @@ impl Core {
             Some(patience) => after(patience),
             None => call.deadline,
         };
-        match self.handshake_deadline.filter(|_| !self.connection.is_handshake_done()) {
+        match self.handshake_deadline() {
             Some(handshake) => Some(own.map_or(handshake, |own| own.min(handshake))),
             None => own,
         }
+    }
+
+    pub fn handshake_deadline(&self) -> Option<Instant> {
+        self.handshake_deadline.filter(|_| !self.connection.is_handshake_done())
     }
 
     fn fell_asleep(&mut self, wait: Wait) -> Option<Arc<Sleeper>> {
@@ -289,7 +349,11 @@ impl Core {
     }
 }
 
-impl<S: Transport> Shared<S> {
+impl<S: Transport, F: 'static> Shared<S, F> {
+    pub fn lock(&self) -> Guard<'_> {
+        Guard { inner: self.core.lock() }
+    }
+
     /// The stream can be used without being blocked by it.
     pub fn can_try(&self) -> bool {
         self.polled || self.never_blocks
@@ -360,6 +424,9 @@ impl<S: Transport> Shared<S> {
         if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
             return self.timed_out(core, call);
         }
+        if call.dry {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
         if core.reading {
             if !call.wait {
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -372,14 +439,15 @@ impl<S: Transport> Shared<S> {
             };
         }
         core.reading = true;
+        core.reader_waits = call.wait;
         let wait = if call.wait { Wait::Until(deadline) } else { Wait::No };
         let sleeper = core.fell_asleep(wait);
         drop(core);
         let mut buffer = Buffer::for_receiving();
         let result = self.stream.recv(buffer.space(LARGE / 2), wait);
-        let mut core = self.core.lock();
+        let mut core = self.lock();
         core.woke_up(sleeper);
-        core.reading = false;
+        (core.reading, core.reader_waits) = (false, false);
         self.can_read.notify_all();
         match result {
             // The system tells of a reset once only: a send may have been told.
@@ -420,9 +488,66 @@ impl<S: Transport> Shared<S> {
         }
     }
 
+    /// Sends all that is there, waiting as the call may, and reads meanwhile: two ends that both flush must not wait for
+    /// each other. `take_in` deals with what has come.
+    pub fn send_and_read<'a>(
+        &'a self,
+        core: Guard<'a>,
+        call: &Call,
+        take_in: impl Fn(&mut Connection),
+    ) -> io::Result<Guard<'a>> {
+        if !self.can_try() {
+            return self.send_now(core, call);
+        }
+        let mut core = self.take_writing(core, call)?;
+        let glance = Call { wait: false, nested: true, ..*call };
+        let result = loop {
+            let (guard, sent) = self.send_output(core, call, Wait::No);
+            core = guard;
+            match sent {
+                Ok(false) => {}
+                Ok(true) => break Ok(()),
+                Err(e) => break Err(e),
+            }
+            let before = core.connection.received();
+            core = match self.wait_for_input(core, &glance) {
+                Ok(guard) => guard,
+                Err(_) => self.lock(),
+            };
+            take_in(&mut core.connection);
+            if let Err(e) = core.check(call) {
+                break Err(e);
+            }
+            if core.connection.received() != before {
+                continue;
+            }
+            if !call.wait {
+                break Err(io::ErrorKind::WouldBlock.into());
+            }
+            let deadline = match call.patience {
+                Some(patience) => core.progress.and_then(|at| at.checked_add(patience)),
+                None => core.deadline(call),
+            };
+            if deadline.is_some_and(|deadline| Instant::now() >= deadline) {
+                break Err(self.time_out(call).into());
+            }
+            // A stream that has ended can be read for ever: only room is worth waiting for.
+            let or_readable = !core.reading && !core.connection.has_ended();
+            let sleeper = core.fell_asleep(Wait::Until(deadline));
+            drop(core);
+            // Whatever it says, we look again.
+            let _ = self.stream.wait_writable(or_readable, deadline);
+            core = self.lock();
+            core.woke_up(sleeper);
+        };
+        let core = self.give_up_writing(core, call);
+        result.map(|()| core)
+    }
+
     /// Sends what goes without waiting, if nobody else is sending.
     pub fn offer<'a>(&'a self, mut core: Guard<'a>) -> Guard<'a> {
-        if !core.has_output() || !self.can_try() || !core.writing.try_take() {
+        let in_vain = core.full && core.events.place.is_some();
+        if in_vain || !core.has_output() || !self.can_try() || !core.writing.try_take() {
             return core;
         }
         let call = core.call(Caller::Wrapper(Wait::No), None);
@@ -460,7 +585,7 @@ impl<S: Transport> Shared<S> {
 
     /// Gives up the turn, after a try to send what others have left for its holder.
     pub fn give_up_writing<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> Guard<'a> {
-        if core.has_output() && self.can_try() {
+        if core.has_output() && !core.full && self.can_try() {
             core = self.send_output(core, call, Wait::No).0;
         }
         core.writing.release(&self.can_write);
@@ -476,7 +601,10 @@ impl<S: Transport> Shared<S> {
                 return (core, Err(failure));
             }
             if core.flight.is_empty() && !self.load(&mut core) {
-                return (core, Ok(true));
+                core.held_back = !self.stream.push();
+                let all_gone = !core.held_back;
+                core.full = core.held_back;
+                return (core, Ok(all_gone));
             }
             let wait = match wait {
                 Wait::No => Wait::No,
@@ -493,19 +621,21 @@ impl<S: Transport> Shared<S> {
                     result = self.stream.flush().map(|()| n);
                 }
             }
-            core = self.core.lock();
+            core = self.lock();
             core.woke_up(sleeper);
             core.flight_plain = core.flight_plain.min(flight.len());
             core.flight = flight;
             match result {
                 Ok(0) => self.fail_writing(&mut core, io::ErrorKind::WriteZero.into()),
                 Ok(_) => {
-                    if core.ending == Ending::Closing {
-                        core.progress = Some(Instant::now());
-                    }
+                    core.full = false;
+                    core.note_progress();
                 }
                 Err(e) => match e.kind() {
-                    io::ErrorKind::WouldBlock if wait == Wait::No => return (core, Ok(false)),
+                    io::ErrorKind::WouldBlock if wait == Wait::No => {
+                        core.full = true;
+                        return (core, Ok(false));
+                    }
                     io::ErrorKind::Interrupted if call.nested => return (core, Err(e)),
                     io::ErrorKind::Interrupted => {
                         if let Err(e) = core.check(call) {
@@ -515,7 +645,7 @@ impl<S: Transport> Shared<S> {
                     io::ErrorKind::TimedOut if self.polled && e.raw_os_error().is_none() => {
                         core = match self.timed_out(core, call) {
                             Ok(core) => core,
-                            Err(e) => return (self.core.lock(), Err(e)),
+                            Err(e) => return (self.lock(), Err(e)),
                         };
                         if core.connection.failure().is_some() {
                             return (core, Ok(true));
@@ -540,7 +670,8 @@ impl<S: Transport> Shared<S> {
             if core.connection.failure().is_some() && !core.queue.is_empty() {
                 core.drop_output();
             }
-            if !core.queue.is_empty() && core.connection.is_handshake_done() {
+            // Not before the handshake is out of the way: what waits behind it must not keep us from reading.
+            if !core.queue.is_empty() && core.settled && core.connection.is_handshake_done() {
                 let Core { queue, connection, encrypted, .. } = core;
                 let chunk = &queue.as_slice()[..queue.len().min(CHUNK)];
                 if let Ok(n) = connection.write(chunk) {
@@ -588,9 +719,9 @@ impl<S: Transport> Shared<S> {
     fn sleep(&self, core: &mut Guard<'_>, changed: &Condvar, deadline: Option<Instant>) -> bool {
         core.waiting += 1;
         let timed_out = match deadline {
-            Some(deadline) => changed.wait_until(core, deadline).timed_out(),
+            Some(deadline) => changed.wait_until(&mut core.inner, deadline).timed_out(),
             None => {
-                changed.wait(core);
+                changed.wait(&mut core.inner);
                 false
             }
         };
@@ -616,7 +747,7 @@ impl<S: Transport> Shared<S> {
     }
 }
 
-impl<S: Transport> Shared<S> {
+impl<S: Transport, F: 'static> Shared<S, F> {
     /// The error of a call that has taken too long.
     pub fn time_out(&self, call: &Call) -> Error {
         let text = match call.patience.or(call.timeout) {

@@ -1,20 +1,21 @@
 //! Reading and writing.
 
 use std::io;
+use std::time::Duration;
 
-use super::shared::{not_open, Call, Caller, Guard, Shared};
+use super::shared::{not_open, Call, Caller, Core, Guard, Shared};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 use crate::stream::{Transport, Wait};
 
-impl<S: Transport> Shared<S> {
+impl<S: Transport, F: 'static> Shared<S, F> {
     /// Reads or peeks: `take` is asked first and whenever something has come.
     pub fn input(
         &self,
         caller: Caller,
         mut take: impl FnMut(&mut Connection) -> io::Result<usize>,
     ) -> io::Result<usize> {
-        let mut core = self.core.lock();
+        let mut core = self.lock();
         let mut begun: Option<Call> = None;
         loop {
             core.check_free(caller)?;
@@ -58,7 +59,7 @@ impl<S: Transport> Shared<S> {
 
     /// `shutdown(Read)` wakes readers in the handshake too.
     fn end_of_wait(&self, e: io::Error) -> io::Result<usize> {
-        match self.core.lock().read_shut {
+        match self.lock().read_shut {
             true => Ok(0),
             false => Err(e),
         }
@@ -69,7 +70,7 @@ impl<S: Transport> Shared<S> {
         if data.is_empty() {
             return Ok(0);
         }
-        let core = self.core.lock();
+        let core = self.lock();
         core.check_free(caller)?;
         let call = core.call(caller, core.write_timeout);
         let core = self.ready_to_write(core, &call)?;
@@ -78,6 +79,52 @@ impl<S: Transport> Shared<S> {
         } else {
             self.write_at_once(core, &call, data)
         }
+    }
+
+    /// Joins small pieces, so that they share a record.
+    pub fn write_vectored(&self, bufs: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        const RECORD: usize = 16 * 1024;
+        let mut filled = bufs.iter().filter(|buf| !buf.is_empty());
+        match (filled.next(), filled.next()) {
+            (None, _) => Ok(0),
+            (Some(only), None) => self.write(Caller::User, only),
+            (Some(first), Some(_)) if first.len() >= RECORD => self.write(Caller::User, first),
+            _ => {
+                let mut joined = Vec::with_capacity(RECORD);
+                for buf in bufs {
+                    let room = RECORD - joined.len();
+                    joined.extend_from_slice(&buf[..buf.len().min(room)]);
+                }
+                self.write(Caller::User, &joined)
+            }
+        }
+    }
+
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        let mut core = self.lock();
+        core.check_free(Caller::User)?;
+        if core.nonblocking != nonblocking {
+            self.needs_polling("switching between blocking and non-blocking")?;
+            core.nonblocking = nonblocking;
+        }
+        Ok(())
+    }
+
+    pub fn set_timeout(
+        &self,
+        timeout: Option<Duration>,
+        which: impl FnOnce(&mut Core) -> &mut Option<Duration>,
+    ) -> io::Result<()> {
+        let mut core = self.lock();
+        core.check_free(Caller::User)?;
+        match timeout {
+            Some(Duration::ZERO) => return Err(Error::invalid_input("a time-out can't be zero").into()),
+            Some(_) => self.needs_polling("a time-out")?,
+            None => {}
+        }
+        *which(&mut core) = timeout;
+        core.note_timeouts();
+        Ok(())
     }
 
     fn ready_to_write<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> io::Result<Guard<'a>> {
@@ -109,6 +156,9 @@ impl<S: Transport> Shared<S> {
             (core, result) = self.send_output(core, call, call.stream_wait());
         }
         let failed = core.write_failure.is_some();
+        if accepted > 0 {
+            core.note_accepted();
+        }
         drop(self.give_up_writing(core, call));
         match result {
             Err(e) if accepted == 0 || failed => Err(e),
@@ -138,7 +188,10 @@ impl<S: Transport> Shared<S> {
         }
         match result {
             Err(e) if accepted == 0 || core.write_failure.is_some() => return Err(e),
-            Err(_) => return Ok(accepted),
+            Err(_) => {
+                core.note_accepted();
+                return Ok(accepted);
+            }
             Ok(_) => {}
         }
         if let Some(e) = core.write_error() {
@@ -148,15 +201,24 @@ impl<S: Transport> Shared<S> {
         let room = self.send_limit.saturating_sub(core.unsent()).min(data.len() - accepted);
         core.queue.append(&data[accepted..accepted + room]);
         accepted += room;
+        if accepted > 0 {
+            core.note_accepted();
+        }
         match accepted {
             0 => Err(io::ErrorKind::WouldBlock.into()),
             n => Ok(n),
         }
     }
 
+    /// Whether a wrapper could read something that the descriptor does not tell of.
+    pub fn is_ready(&self) -> bool {
+        let mut core = self.lock();
+        core.settled && (core.connection.may_give_data() || core.connection.has_ended() || self.stream.is_ready())
+    }
+
     /// Queues all of `data` or nothing, in any mode and from the first moment, and sends what goes at once.
     pub fn send(&self, data: &[u8]) -> io::Result<()> {
-        let mut core = self.core.lock();
+        let mut core = self.lock();
         core.check_free(Caller::User)?;
         if let Some(e) = core.write_error() {
             return Err(e.into());
@@ -166,6 +228,7 @@ impl<S: Transport> Shared<S> {
             return Err(Error::would_block("the send limit is reached").into());
         }
         core.queue.append(data);
+        core.note_accepted();
         drop(self.push(core));
         Ok(())
     }
@@ -180,14 +243,14 @@ impl<S: Transport> Shared<S> {
             // Errors stay with the connection; a time-out can't be.
             core = match self.shake(core, &call) {
                 Ok(core) => core,
-                Err(_) => self.core.lock(),
+                Err(_) => self.lock(),
             };
         }
         self.offer(core)
     }
 
     pub fn flush(&self) -> io::Result<()> {
-        let core = self.core.lock();
+        let core = self.lock();
         core.check_free(Caller::User)?;
         let call = core.call(Caller::User, core.write_timeout);
         let core = if core.settled { core } else { self.shake(core, &call)? };
@@ -202,11 +265,12 @@ impl<S: Transport> Shared<S> {
     }
 
     pub fn handshake(&self) -> io::Result<()> {
-        let core = self.core.lock();
+        let core = self.lock();
         core.check_free(Caller::User)?;
         let call = core.call(Caller::User, core.read_timeout);
         let core = if core.settled { core } else { self.shake(core, &call)? };
         core.check(&call)?;
+        let core = self.offer(core);
         match core.connection.failure().or(core.handshake_cut.as_ref()) {
             Some(failure) if !core.connection.is_handshake_done() || core.handshake_cut.is_some() => {
                 Err(failure.to_io())
@@ -217,7 +281,7 @@ impl<S: Transport> Shared<S> {
 
     /// Whether data can still be read, after a look, without waiting, for the peer's end.
     pub fn is_open(&self) -> bool {
-        let mut core = self.core.lock();
+        let mut core = self.lock();
         loop {
             if core.read_shut || core.ending == crate::file::shared::Ending::Closed {
                 return false;
@@ -244,7 +308,7 @@ impl<S: Transport> Shared<S> {
     }
 
     pub fn interrupt(&self) {
-        let mut core = self.core.lock();
+        let mut core = self.lock();
         if core.waiting > 0 {
             core.interrupts += 1;
             self.wake_all(&core);

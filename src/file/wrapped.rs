@@ -1,56 +1,81 @@
-//! TLS in TLS: a file as the stream of another.
+//! A file as the stream of another: TLS in TLS, TLS over a plain file.
 
 use std::io;
+use std::os::fd::RawFd;
+use std::time::Instant;
 
-use super::shared::{taken, Caller};
-use super::SslFile;
+use super::shared::Caller;
+use super::{PlainFile, SslFile};
 use crate::stream::{Inherited, Stream, Transport, Wait};
 
-impl<S: Stream> Stream for SslFile<S> {}
+macro_rules! transport_for_file {
+    ($file:ident) => {
+        impl<S: Stream> Stream for $file<S> {}
 
-impl<S: Stream> Transport for SslFile<S> {
-    fn is_polled(&self) -> bool {
-        self.shared().polled
-    }
+        impl<S: Stream> Transport for $file<S> {
+            fn is_polled(&self) -> bool {
+                self.shared().polled
+            }
 
-    fn take_over(&self) -> io::Result<Inherited> {
-        let mut core = self.shared().core.lock();
-        if std::mem::replace(&mut core.taken, true) {
-            return Err(taken().into());
+            fn take_over(&self) -> io::Result<Inherited> {
+                let backend = self.shared().lend()?;
+                let core = self.shared().lock();
+                let (read_timeout, write_timeout) = (core.read_timeout, core.write_timeout);
+                Ok(Inherited { nonblocking: core.nonblocking, read_timeout, write_timeout, backend })
+            }
+
+            fn give_back(&self, _: &Inherited, unread: Vec<u8>) -> Vec<u8> {
+                self.shared().take_home(&unread);
+                Vec::new()
+            }
+
+            fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
+                self.shared().input(Caller::Wrapper(wait), |connection| connection.read(buf))
+            }
+
+            fn send(&self, buf: &[u8], wait: Wait) -> io::Result<usize> {
+                self.shared().write(Caller::Wrapper(wait), buf)
+            }
+
+            fn half_close(&self) {
+                self.shared().shut(true, false);
+            }
+
+            fn end(&self) {
+                self.shared().shut(true, true);
+            }
+
+            fn wait_writable(&self, or_readable: bool, deadline: Option<Instant>) -> io::Result<()> {
+                match or_readable && self.shared().is_ready() {
+                    true => Ok(()),
+                    false => self.shared().stream.wait_writable(or_readable, deadline),
+                }
+            }
+
+            fn descriptors(&self) -> Option<(RawFd, RawFd)> {
+                self.shared().stream.descriptors()
+            }
+
+            fn is_ready(&self) -> bool {
+                self.shared().is_ready()
+            }
+
+            fn push(&self) -> bool {
+                let core = self.shared().lock();
+                !self.shared().push(core).has_output()
+            }
+
+            fn wake(&self) {
+                let shared = self.shared();
+                shared.wake_all(&shared.lock());
+            }
+
+            fn peer(&self) -> Option<String> {
+                self.shared().stream.peer()
+            }
         }
-        let (read_timeout, write_timeout) = (core.read_timeout, core.write_timeout);
-        Ok(Inherited { nonblocking: core.nonblocking, read_timeout, write_timeout })
-    }
-
-    fn give_back(&self, _: &Inherited, unread: Vec<u8>) -> Vec<u8> {
-        let mut core = self.shared().core.lock();
-        core.taken = false;
-        core.connection.unread(&unread);
-        Vec::new()
-    }
-
-    fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
-        self.shared().input(Caller::Wrapper(wait), |connection| connection.read(buf))
-    }
-
-    fn send(&self, buf: &[u8], wait: Wait) -> io::Result<usize> {
-        self.shared().write(Caller::Wrapper(wait), buf)
-    }
-
-    fn half_close(&self) {
-        self.shared().shut(true, false);
-    }
-
-    fn end(&self) {
-        self.shared().shut(true, true);
-    }
-
-    fn wake(&self) {
-        let shared = self.shared();
-        shared.wake_all(&shared.core.lock());
-    }
-
-    fn peer(&self) -> Option<String> {
-        self.shared().stream.peer()
-    }
+    };
 }
+
+transport_for_file!(SslFile);
+transport_for_file!(PlainFile);

@@ -1,14 +1,15 @@
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
 use std::sync::Arc;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 use rustix::event::PollFlags;
 use rustix::fs::{fcntl_getfl, fcntl_setfl, OFlags};
 
 use super::descriptor::descriptor_of;
-use super::wait::retry;
+use super::wait::{retry, wait_writable};
 use super::{Inherited, Transport, Wait};
 
 /// Two halves, each used on its own: a child's stdout and stdin, say.
@@ -112,6 +113,18 @@ impl<R: Read + Send + 'static, W: Write + Send + 'static> Transport for Duplex<R
             Some(fd) => retry(fd.as_fd(), PollFlags::OUT, wait, || writer.write(buf)),
             None => writer.write(buf),
         }
+    }
+
+    fn wait_writable(&self, or_readable: bool, deadline: Option<Instant>) -> io::Result<()> {
+        let fds = self.polled.lock().as_ref().map(|polled| (polled.reader.clone(), polled.writer.clone()));
+        match fds {
+            Some((reader, writer)) => wait_writable(writer.as_fd(), or_readable.then(|| reader.as_fd()), deadline),
+            None => Ok(()),
+        }
+    }
+
+    fn descriptors(&self) -> Option<(RawFd, RawFd)> {
+        self.polled.lock().as_ref().map(|polled| (polled.reader.as_raw_fd(), polled.writer.as_raw_fd()))
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -8,7 +8,10 @@ mod socket;
 mod wait;
 
 use std::io;
-use std::time::Duration;
+use std::os::fd::RawFd;
+use std::time::{Duration, Instant};
+
+use crate::backend::Backend;
 
 pub use duplex::Duplex;
 pub use read_write::ReadWrite;
@@ -64,6 +67,23 @@ pub trait Transport: Send + Sync + 'static {
     /// Ends both directions.
     fn end(&self) {}
 
+    /// Waits until something can be written, or, if asked for, read; `Interrupted` as in `recv`. Only for streams that
+    /// are polled.
+    fn wait_writable(&self, or_readable: bool, deadline: Option<Instant>) -> io::Result<()>;
+
+    /// The descriptors to watch for reading and for writing, open as long as the stream lives.
+    fn descriptors(&self) -> Option<(RawFd, RawFd)>;
+
+    /// Something can be read that no descriptor tells of.
+    fn is_ready(&self) -> bool {
+        false
+    }
+
+    /// Sends on, without waiting, what the stream has taken and still holds. Says whether all of it has gone.
+    fn push(&self) -> bool {
+        true
+    }
+
     /// Makes calls that wait in here return `Interrupted`, where they wait for more than a descriptor.
     fn wake(&self) {}
 
@@ -79,4 +99,5 @@ pub struct Inherited {
     pub nonblocking: bool,
     pub read_timeout: Option<Duration>,
     pub write_timeout: Option<Duration>,
+    pub backend: Option<Backend>,
 }

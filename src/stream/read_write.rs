@@ -1,5 +1,7 @@
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::os::fd::RawFd;
+use std::time::Instant;
 
 use parking_lot::Mutex;
 
@@ -61,6 +63,14 @@ impl<T: Read + Write + Send + 'static> Transport for ReadWrite<T> {
 
     fn send(&self, buf: &[u8], _: Wait) -> io::Result<usize> {
         self.inner.lock().write(buf)
+    }
+
+    fn wait_writable(&self, _: bool, _: Option<Instant>) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn descriptors(&self) -> Option<(RawFd, RawFd)> {
+        None
     }
 
     fn flush(&self) -> io::Result<()> {

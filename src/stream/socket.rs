@@ -2,16 +2,16 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::PollFlags;
 use rustix::fs::{fcntl_getfl, OFlags};
 use rustix::net::{recv, send, RecvFlags, SendFlags};
 use socket2::{SockRef, Socket};
 
-use super::wait::{retry, wait_ready};
+use super::wait::{retry, wait_ready, wait_writable};
 use super::{Inherited, Transport, Wait};
 
 /// While a file has a socket, a blocking call on it returns after this long, so that what nobody bounds can still be
@@ -51,6 +51,15 @@ macro_rules! transport_for_socket {
                 let _ = self.shutdown(Shutdown::Both);
             }
 
+            fn wait_writable(&self, or_readable: bool, deadline: Option<Instant>) -> io::Result<()> {
+                wait_writable(self.as_fd(), or_readable.then(|| self.as_fd()), deadline)
+            }
+
+            fn descriptors(&self) -> Option<(RawFd, RawFd)> {
+                let fd = self.as_fd().as_raw_fd();
+                Some((fd, fd))
+            }
+
             fn peer(&self) -> Option<String> {
                 let peer: fn(&$socket) -> Option<String> = $peer;
                 peer(self)
@@ -66,8 +75,12 @@ transport_for_socket!(Socket, |s| s.peer_addr().ok()?.as_socket().map(|a| a.to_s
 fn take_over(fd: BorrowedFd<'_>) -> io::Result<Inherited> {
     let nonblocking = fcntl_getfl(fd)?.contains(OFlags::NONBLOCK);
     let socket = SockRef::from(&fd);
-    let inherited =
-        Inherited { nonblocking, read_timeout: socket.read_timeout()?, write_timeout: socket.write_timeout()? };
+    let inherited = Inherited {
+        nonblocking,
+        read_timeout: socket.read_timeout()?,
+        write_timeout: socket.write_timeout()?,
+        backend: None,
+    };
     socket.set_read_timeout(Some(SLICE))?;
     socket.set_write_timeout(Some(SLICE))?;
     Ok(inherited)

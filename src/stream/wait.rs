@@ -75,6 +75,10 @@ impl Sleeper {
 ///
 /// Errors: `TimedOut` at the deadline, `Interrupted` when this thread was woken, or by a signal.
 pub(crate) fn wait_ready(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Option<Instant>) -> io::Result<()> {
+    wait_any(&[(fd, flags)], deadline)
+}
+
+fn wait_any(wanted: &[(BorrowedFd<'_>, PollFlags)], deadline: Option<Instant>) -> io::Result<()> {
     let sleeper = Sleeper::current();
     let bed = sleeper.bed()?;
     if sleeper.take_wake_up(bed) {
@@ -84,9 +88,14 @@ pub(crate) fn wait_ready(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Option<
         let left = deadline.saturating_duration_since(Instant::now());
         Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ }
     });
-    let mut fds = [PollFd::from_borrowed_fd(fd, flags), PollFd::new(bed, PollFlags::IN)];
-    let ready = poll(&mut fds, left.as_ref())?;
-    if !fds[0].revents().is_empty() {
+    // The bed first, then what is wanted, one or two.
+    let mut fds: [PollFd<'_>; 3] = std::array::from_fn(|_| PollFd::new(bed, PollFlags::IN));
+    for (place, (fd, flags)) in fds[1..].iter_mut().zip(wanted) {
+        *place = PollFd::from_borrowed_fd(*fd, *flags);
+    }
+    let fds = &mut fds[..=wanted.len()];
+    let ready = poll(fds, left.as_ref())?;
+    if fds[1..].iter().any(|fd| !fd.revents().is_empty()) {
         return Ok(());
     }
     sleeper.take_wake_up(bed);
@@ -94,6 +103,18 @@ pub(crate) fn wait_ready(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Option<
         0 => io::ErrorKind::TimedOut.into(),
         _ => io::ErrorKind::Interrupted.into(),
     })
+}
+
+/// Waits until one descriptor can be written or, if there is one, the other can be read. Errors as [`wait_ready`].
+pub(crate) fn wait_writable(
+    write: BorrowedFd<'_>,
+    read: Option<BorrowedFd<'_>>,
+    deadline: Option<Instant>,
+) -> io::Result<()> {
+    match read {
+        Some(read) => wait_any(&[(write, PollFlags::OUT), (read, PollFlags::IN)], deadline),
+        None => wait_any(&[(write, PollFlags::OUT)], deadline),
+    }
 }
 
 /// Tries, waits until the descriptor is ready, tries again: for operations that give `WouldBlock` by themselves.

@@ -1,0 +1,511 @@
+use std::any::Any;
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::fmt;
+use std::io;
+use std::os::fd::{BorrowedFd, RawFd};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::{Arc, Weak};
+use std::thread::{self, ThreadId};
+use std::time::{Duration, Instant};
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+use polling::{Event, Events, PollMode, Poller};
+
+use crate::error::Error;
+
+/// An event loop. Clones are handles on the same one; any thread may use any of them.
+///
+/// Files and listeners are put into it with their own `set_backend` and `set_accept_callback`; callbacks are called by
+/// [`turn`](Backend::turn) and [`run`](Backend::run) only, in the thread that calls these. There may be any number of
+/// backends in a process. While nothing happens nothing wakes.
+///
+/// A backend lives as long as there are handles on it; files do not keep it alive. When the last handle goes, the files
+/// in it have no backend any more, and those it [kept](crate::SslFile::keep) are dropped.
+///
+/// Pike's `Pike.Backend`.
+///
+/// ```
+/// use std::time::Duration;
+/// use sslfile::Backend;
+/// # fn main() -> std::io::Result<()> {
+/// let backend = Backend::new()?;
+/// let stopper = backend.clone();
+/// backend.call_out(Duration::from_millis(5), move || stopper.stop());
+/// backend.run()?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct Backend {
+    inner: Arc<Inner>,
+}
+
+/// A call that is due. Dropping it does not cancel it.
+pub struct CallOut {
+    backend: Weak<Inner>,
+    id: TimerId,
+}
+
+/// What a backend watches: the event side of a file or of a listener.
+pub(crate) trait Source: Send + Sync {
+    /// The descriptors to read from and to write to; open as long as the source lives.
+    fn descriptors(&self) -> Option<(RawFd, RawFd)>;
+    /// Does what is due; says how many callbacks were called. Called by one thread at a time.
+    fn run(self: Arc<Self>, at: &Place, happened: Happened, scratch: &mut [u8]) -> usize;
+    /// The backend is gone.
+    fn orphaned(self: Arc<Self>);
+}
+
+/// Why a source runs.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Happened {
+    pub readable: bool,
+    pub writable: bool,
+}
+
+/// A source's place in a backend.
+#[derive(Clone)]
+pub(crate) struct Place {
+    backend: Weak<Inner>,
+    key: usize,
+}
+
+type TimerId = (Instant, u64);
+
+struct Inner {
+    /// Itself, for the places of its sources.
+    weak: Weak<Inner>,
+    poller: Poller,
+    mode: PollMode,
+    state: Mutex<State>,
+    /// Held for a turn.
+    turning: Mutex<Turning>,
+    /// A source has stopped running.
+    rested: Condvar,
+}
+
+/// Under a lock that is never held while a source runs.
+#[derive(Default)]
+struct State {
+    sources: HashMap<usize, Entry>,
+    next_key: usize,
+    /// Sources that have something to do without an event.
+    ready: VecDeque<usize>,
+    timers: BTreeMap<TimerId, Timer>,
+    next_timer: u64,
+    /// Who is in a turn.
+    turner: Option<ThreadId>,
+    stop: bool,
+}
+
+struct Entry {
+    source: Arc<dyn Source>,
+    registered: Happened,
+    alarm: Option<TimerId>,
+    queued: bool,
+    running: Option<ThreadId>,
+}
+
+enum Timer {
+    CallOut(Box<dyn FnOnce() + Send>),
+    Alarm(usize),
+}
+
+/// What one turn needs, kept for the next.
+struct Turning {
+    events: Events,
+    happened: Vec<(usize, Happened)>,
+    scratch: Vec<u8>,
+}
+
+/// Plaintext handed to a read callback at once.
+const SCRATCH: usize = 64 * 1024;
+/// A delay that is too long for the clock.
+const FAR: Duration = Duration::from_secs(30 * 365 * 86_400);
+
+impl Backend {
+    /// A new one.
+    ///
+    /// Errors: those of the system: no descriptors left, say.
+    pub fn new() -> io::Result<Backend> {
+        let poller = Poller::new()?;
+        // What is not re-armed for each event saves a system call for each.
+        let mode = if poller.supports_level() { PollMode::Level } else { PollMode::Oneshot };
+        let turning = Turning { events: Events::new(), happened: Vec::new(), scratch: vec![0; SCRATCH] };
+        Ok(Backend {
+            inner: Arc::new_cyclic(|weak| Inner {
+                weak: weak.clone(),
+                poller,
+                mode,
+                state: Mutex::default(),
+                turning: Mutex::new(turning),
+                rested: Condvar::new(),
+            }),
+        })
+    }
+
+    /// One pass: waits for the first event, call-out or wake-up, at most `timeout` (`None`: for ever); calls what is
+    /// due; says how many calls. Zero calls may mean that something was done that no callback is told of: a step of a
+    /// handshake, say.
+    ///
+    /// A panic in a callback goes on here, when all else that was due has been called; the callback is removed, and the
+    /// backend and every file can be used as before.
+    ///
+    /// Errors: `InvalidInput` from inside a callback of this backend; `ResourceBusy` while another thread is in a turn;
+    /// those of the system.
+    pub fn turn(&self, timeout: Option<Duration>) -> io::Result<usize> {
+        self.inner.turn(timeout)
+    }
+
+    /// Turns until [`stop`](Backend::stop). Errors and panics as [`turn`](Backend::turn).
+    pub fn run(&self) -> io::Result<()> {
+        loop {
+            if std::mem::take(&mut self.inner.state.lock().stop) {
+                return Ok(());
+            }
+            self.turn(None)?;
+        }
+    }
+
+    /// Ends the `run` under way when its turn is done, or the next one.
+    pub fn stop(&self) {
+        let mut state = self.inner.state.lock();
+        state.stop = true;
+        self.inner.notify(state);
+    }
+
+    /// Ends the wait of the turn under way, or of the next one.
+    pub fn wake(&self) {
+        // A failure would mean a poller that is broken; the next turn says so.
+        let _ = self.inner.poller.notify();
+    }
+
+    /// Calls `f` in a turn, `delay` from now or as soon as possible after that. Calls are made in the order of their
+    /// times, and of their making where these are equal; a call may make and cancel others.
+    ///
+    /// Pike's `call_out`.
+    pub fn call_out(&self, delay: Duration, f: impl FnOnce() + Send + 'static) -> CallOut {
+        let now = Instant::now();
+        let at = now.checked_add(delay).unwrap_or(now + FAR);
+        let mut state = self.inner.state.lock();
+        let id = state.add_timer(at, Timer::CallOut(Box::new(f)));
+        self.inner.notify(state);
+        CallOut { backend: Arc::downgrade(&self.inner), id }
+    }
+
+    /// Files and listeners it watches.
+    pub fn len(&self) -> usize {
+        self.inner.state.lock().sources.len()
+    }
+
+    /// Whether it watches none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes a source in, to be run at the next turn.
+    pub(crate) fn add(&self, source: Arc<dyn Source>) -> io::Result<Place> {
+        if source.descriptors().is_none() {
+            return Err(Error::unsupported("a backend needs a stream with a descriptor").into());
+        }
+        let mut state = self.inner.state.lock();
+        let key = state.next_key;
+        state.next_key += 1;
+        let entry = Entry { source, registered: Happened::default(), alarm: None, queued: true, running: None };
+        state.sources.insert(key, entry);
+        state.ready.push_back(key);
+        self.inner.notify(state);
+        Ok(Place { backend: Arc::downgrade(&self.inner), key })
+    }
+}
+
+impl PartialEq for Backend {
+    /// Whether both are handles on the same event loop.
+    fn eq(&self, other: &Backend) -> bool {
+        Arc::ptr_eq(&self.inner, &other.inner)
+    }
+}
+
+impl Eq for Backend {}
+
+impl fmt::Debug for Backend {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Backend").field("len", &self.len()).finish_non_exhaustive()
+    }
+}
+
+impl CallOut {
+    /// Takes the call back. False if it has been called or cancelled.
+    pub fn cancel(&self) -> bool {
+        let Some(backend) = self.backend.upgrade() else { return false };
+        let cancelled = backend.state.lock().timers.remove(&self.id);
+        // Dropped without the lock: the closure may own a file.
+        cancelled.is_some()
+    }
+}
+
+impl fmt::Debug for CallOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("CallOut").field("at", &self.id.0).finish_non_exhaustive()
+    }
+}
+
+impl Place {
+    pub fn backend(&self) -> Option<Backend> {
+        self.backend.upgrade().map(|inner| Backend { inner })
+    }
+
+    pub fn is(&self, other: &Place) -> bool {
+        self.key == other.key && self.backend.ptr_eq(&other.backend)
+    }
+
+    /// What to wait for from now on.
+    ///
+    /// A descriptor of which nothing is wanted is not watched at all: the system would report its hang-up for ever.
+    pub fn watch(&self, wanted: Happened) -> io::Result<()> {
+        let Some(backend) = self.backend.upgrade() else { return Ok(()) };
+        let mut state = backend.state.lock();
+        let Some(entry) = state.sources.get_mut(&self.key) else { return Ok(()) };
+        let old = std::mem::replace(&mut entry.registered, wanted);
+        backend.register(self.key, entry, old, wanted)
+    }
+
+    /// Runs the source then, if not before.
+    pub fn set_alarm(&self, at: Option<Instant>) {
+        let Some(backend) = self.backend.upgrade() else { return };
+        let mut state = backend.state.lock();
+        let Some(entry) = state.sources.get_mut(&self.key) else { return };
+        let old = entry.alarm.take();
+        if let Some(old) = old {
+            state.timers.remove(&old);
+        }
+        let Some(at) = at else { return };
+        let id = state.add_timer(at, Timer::Alarm(self.key));
+        if let Some(entry) = state.sources.get_mut(&self.key) {
+            entry.alarm = Some(id);
+        }
+        backend.notify(state);
+    }
+
+    /// Runs the source at the next turn.
+    pub fn make_ready(&self) {
+        let Some(backend) = self.backend.upgrade() else { return };
+        let mut state = backend.state.lock();
+        let Some(entry) = state.sources.get_mut(&self.key) else { return };
+        if !std::mem::replace(&mut entry.queued, true) {
+            state.ready.push_back(self.key);
+            backend.notify(state);
+        }
+    }
+
+    /// Takes the source out. With `wait` it returns when the source is not running any more, unless it is the one who
+    /// asks.
+    pub fn leave(&self, wait: bool) {
+        let Some(backend) = self.backend.upgrade() else { return };
+        let mut state = backend.state.lock();
+        let Some(entry) = state.sources.get_mut(&self.key) else { return };
+        backend.forget(self.key, entry);
+        if let Some(alarm) = entry.alarm.take() {
+            state.timers.remove(&alarm);
+        }
+        let me = Some(thread::current().id());
+        while wait {
+            match state.sources.get(&self.key).map(|entry| entry.running) {
+                Some(Some(other)) if Some(other) != me => backend.rested.wait(&mut state),
+                _ => break,
+            }
+        }
+        let entry = state.sources.remove(&self.key);
+        drop(state);
+        drop(entry);
+    }
+}
+
+impl State {
+    fn add_timer(&mut self, at: Instant, timer: Timer) -> TimerId {
+        let id = (at, self.next_timer);
+        self.next_timer += 1;
+        self.timers.insert(id, timer);
+        id
+    }
+}
+
+impl Inner {
+    fn turn(&self, timeout: Option<Duration>) -> io::Result<usize> {
+        let me = thread::current().id();
+        if self.state.lock().turner == Some(me) {
+            return Err(Error::invalid_input("a callback can't turn its own backend").into());
+        }
+        let Some(mut turning) = self.turning.try_lock() else {
+            let error = Error::new(crate::ErrorKind::Other, "another thread is in a turn of this backend");
+            return Err(error.with_io_kind(io::ErrorKind::ResourceBusy).into());
+        };
+        let limit = {
+            let mut state = self.state.lock();
+            state.turner = Some(me);
+            let first = state.timers.first_key_value().map(|((at, _), _)| at.saturating_duration_since(Instant::now()));
+            match () {
+                () if !state.ready.is_empty() || state.stop => Some(Duration::ZERO),
+                () => first.map_or(timeout, |first| Some(timeout.map_or(first, |timeout| timeout.min(first)))),
+            }
+        };
+        let turning = &mut *turning;
+        turning.events.clear();
+        let waited = self.poller.wait(&mut turning.events, limit);
+        turning.happened.clear();
+        turning.happened.extend(turning.events.iter().map(|event| {
+            let happened = Happened { readable: event.readable, writable: event.writable };
+            (event.key / 2, happened)
+        }));
+        let mut panic = None;
+        let calls = match &waited {
+            Ok(_) => self.dispatch(&turning.happened, &mut turning.scratch, &mut panic),
+            Err(_) => 0,
+        };
+        self.state.lock().turner = None;
+        if let Some(panic) = panic {
+            resume_unwind(panic);
+        }
+        waited.map(|_| calls)
+    }
+
+    /// Events first, then call-outs, then what is ready without either. What becomes due meanwhile is for the next turn.
+    fn dispatch(
+        &self,
+        happened: &[(usize, Happened)],
+        scratch: &mut [u8],
+        panic: &mut Option<Box<dyn Any + Send>>,
+    ) -> usize {
+        let mut calls = 0;
+        let mut state = self.state.lock();
+        let ready = std::mem::take(&mut state.ready);
+        for key in &ready {
+            if let Some(entry) = state.sources.get_mut(key) {
+                entry.queued = false;
+            }
+        }
+        let (now, next_timer) = (Instant::now(), state.next_timer);
+        drop(state);
+        for (key, happened) in happened {
+            calls += self.run_source(*key, *happened, scratch, panic);
+        }
+        loop {
+            let mut state = self.state.lock();
+            let due = state.timers.range(..=(now, u64::MAX)).map(|(id, _)| *id).find(|(_, made)| *made < next_timer);
+            let Some(timer) = due.and_then(|id| state.timers.remove(&id)) else { break };
+            match timer {
+                Timer::CallOut(f) => {
+                    drop(state);
+                    keep_panic(panic, || f());
+                    calls += 1;
+                }
+                Timer::Alarm(key) => {
+                    if let Some(entry) = state.sources.get_mut(&key) {
+                        entry.alarm = None;
+                    }
+                    drop(state);
+                    calls += self.run_source(key, Happened::default(), scratch, panic);
+                }
+            }
+        }
+        for key in ready {
+            calls += self.run_source(key, Happened::default(), scratch, panic);
+        }
+        calls
+    }
+
+    fn run_source(
+        &self,
+        key: usize,
+        happened: Happened,
+        scratch: &mut [u8],
+        panic: &mut Option<Box<dyn Any + Send>>,
+    ) -> usize {
+        let mut state = self.state.lock();
+        let Some(entry) = state.sources.get_mut(&key) else { return 0 };
+        if self.mode == PollMode::Oneshot && (happened.readable || happened.writable) {
+            // It is not watched any more until it says so.
+            entry.registered = Happened::default();
+        }
+        entry.running = Some(thread::current().id());
+        let source = entry.source.clone();
+        drop(state);
+        let mut calls = 0;
+        let place = Place { backend: self.weak.clone(), key };
+        keep_panic(panic, || calls = source.run(&place, happened, scratch));
+        let mut state = self.state.lock();
+        if let Some(entry) = state.sources.get_mut(&key) {
+            entry.running = None;
+        }
+        self.rested.notify_all();
+        calls
+    }
+
+    /// Sees to it that a thread that waits in a turn looks again. The turning thread itself looks anyway.
+    fn notify(&self, state: MutexGuard<'_, State>) {
+        let needless = state.turner.is_none_or(|turner| turner == thread::current().id());
+        drop(state);
+        if !needless {
+            let _ = self.poller.notify();
+        }
+    }
+
+    /// Takes the entry's descriptors out of the poller.
+    fn forget(&self, key: usize, entry: &mut Entry) {
+        let old = std::mem::take(&mut entry.registered);
+        // What can't be deleted was never in there.
+        let _ = self.register(key, entry, old, Happened::default());
+    }
+
+    /// Changes what is watched of one source.
+    fn register(&self, key: usize, entry: &Entry, old: Happened, new: Happened) -> io::Result<()> {
+        let Some((read, write)) = entry.source.descriptors() else { return Ok(()) };
+        let key = key * 2;
+        if read == write {
+            let event = |h: Happened| Event::new(key, h.readable, h.writable);
+            return self.change(read, event(old), event(new));
+        }
+        let reads = |h: Happened| Event::new(key, h.readable, false);
+        let writes = |h: Happened| Event::new(key + 1, false, h.writable);
+        self.change(read, reads(old), reads(new))?;
+        self.change(write, writes(old), writes(new))
+    }
+
+    /// From one interest to another, with as few system calls as that takes.
+    #[allow(unsafe_code, reason = "adding to a poller and borrowing a raw descriptor")]
+    fn change(&self, fd: RawFd, old: Event, new: Event) -> io::Result<()> {
+        let (was, is) = (old.readable || old.writable, new.readable || new.writable);
+        if (old.readable, old.writable) == (new.readable, new.writable) {
+            return Ok(());
+        }
+        // SAFETY: the descriptor belongs to the stream inside an `Arc<dyn Source>` that the entry under our lock holds,
+        // so it is open now. It stays so while it is in the poller: an entry is removed by `leave` or with the whole
+        // poller only, and both delete the descriptor first.
+        unsafe {
+            let fd = BorrowedFd::borrow_raw(fd);
+            match (was, is) {
+                (false, true) => self.poller.add_with_mode(&fd, new, self.mode),
+                (true, true) => self.poller.modify_with_mode(fd, new, self.mode),
+                (true, false) => self.poller.delete(fd),
+                (false, false) => Ok(()),
+            }
+        }
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        let sources = std::mem::take(&mut self.state.get_mut().sources);
+        for (key, mut entry) in sources {
+            self.forget(key, &mut entry);
+            entry.source.orphaned();
+        }
+    }
+}
+
+/// Lets the rest of the turn go on when a callback panics. The first panic is the turn's.
+fn keep_panic(first: &mut Option<Box<dyn Any + Send>>, f: impl FnOnce()) {
+    if let Err(panic) = catch_unwind(AssertUnwindSafe(f)) {
+        first.get_or_insert(panic);
+    }
+}
