@@ -205,7 +205,7 @@ macro_rules! read_and_write {
             /// Waits until all that was accepted is handed to the stream, the close_notify of a `shutdown(Write)`
             /// included.
             fn flush(&mut self) -> std::io::Result<()> {
-                self.shared().flush()
+                self.shared().flush(crate::file::shared::Caller::User)
             }
         }
     };

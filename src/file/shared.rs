@@ -600,11 +600,10 @@ impl<S: Transport, F: 'static> Shared<S, F> {
                 let failure = failure.to_io();
                 return (core, Err(failure));
             }
-            if core.flight.is_empty() && !self.load(&mut core) {
-                core.held_back = !self.stream.push();
-                let all_gone = !core.held_back;
-                core.full = core.held_back;
-                return (core, Ok(all_gone));
+            let loaded = !core.flight.is_empty() || self.load(&mut core);
+            core.held_back = !loaded && self.stream.holds_back();
+            if !loaded && !core.held_back {
+                return (core, Ok(true));
             }
             let wait = match wait {
                 Wait::No => Wait::No,
@@ -613,7 +612,10 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             let mut flight = std::mem::take(&mut core.flight);
             let sleeper = core.fell_asleep(wait);
             drop(core);
-            let mut result = self.stream.send(flight.as_slice(), wait);
+            let mut result = match loaded {
+                true => self.stream.send(flight.as_slice(), wait),
+                false => self.stream.push(wait).map(|()| 0),
+            };
             if let Ok(n) = result {
                 flight.consume(n);
                 if flight.is_empty() && n > 0 {
@@ -626,7 +628,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             core.flight_plain = core.flight_plain.min(flight.len());
             core.flight = flight;
             match result {
-                Ok(0) => self.fail_writing(&mut core, io::ErrorKind::WriteZero.into()),
+                Ok(0) if loaded => self.fail_writing(&mut core, io::ErrorKind::WriteZero.into()),
                 Ok(_) => {
                     core.full = false;
                     core.note_progress();

@@ -249,10 +249,10 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         self.offer(core)
     }
 
-    pub fn flush(&self) -> io::Result<()> {
+    pub fn flush(&self, caller: Caller) -> io::Result<()> {
         let core = self.lock();
-        core.check_free(Caller::User)?;
-        let call = core.call(Caller::User, core.write_timeout);
+        core.check_free(caller)?;
+        let call = core.call(caller, core.write_timeout);
         let core = if core.settled { core } else { self.shake(core, &call)? };
         core.check(&call)?;
         if let Some(failure) = core.connection.failure().or(core.write_failure.as_ref()) {

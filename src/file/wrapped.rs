@@ -60,9 +60,12 @@ macro_rules! transport_for_file {
                 self.shared().is_ready()
             }
 
-            fn push(&self) -> bool {
-                let core = self.shared().lock();
-                !self.shared().push(core).has_output()
+            fn holds_back(&self) -> bool {
+                self.shared().lock().has_output()
+            }
+
+            fn push(&self, wait: Wait) -> io::Result<()> {
+                self.shared().flush(Caller::Wrapper(wait))
             }
 
             fn wake(&self) {

@@ -79,9 +79,14 @@ pub trait Transport: Send + Sync + 'static {
         false
     }
 
-    /// Sends on, without waiting, what the stream has taken and still holds. Says whether all of it has gone.
-    fn push(&self) -> bool {
-        true
+    /// The stream, a file itself, still has something that it took.
+    fn holds_back(&self) -> bool {
+        false
+    }
+
+    /// Sends that on. Errors as `recv`.
+    fn push(&self, _: Wait) -> io::Result<()> {
+        Ok(())
     }
 
     /// Makes calls that wait in here return `Interrupted`, where they wait for more than a descriptor.
