@@ -309,11 +309,12 @@ impl Place {
             state.timers.remove(&alarm);
         }
         let me = Some(thread::current().id());
-        while wait {
-            match state.sources.get(&self.key).map(|entry| entry.running) {
-                Some(Some(other)) if Some(other) != me => backend.rested.wait(&mut state),
-                _ => break,
-            }
+        let runs_elsewhere = |state: &State| {
+            let running = state.sources.get(&self.key).and_then(|entry| entry.running);
+            running.is_some() && running != me
+        };
+        while runs_elsewhere(&state) && wait {
+            backend.rested.wait(&mut state);
         }
         let entry = state.sources.remove(&self.key);
         drop(state);
@@ -396,7 +397,7 @@ impl Inner {
             match timer {
                 Timer::CallOut(f) => {
                     drop(state);
-                    keep_panic(panic, || f());
+                    keep_panic(panic, f);
                     calls += 1;
                 }
                 Timer::Alarm(key) => {

@@ -82,7 +82,9 @@ impl<F> fmt::Debug for Callbacks<F> {
 }
 
 /// One callback of a file. While it runs it is not in the slot; whoever sets or clears the slot meanwhile wins.
+#[derive(Default)]
 pub(crate) enum Slot<T> {
+    #[default]
     Empty,
     Set(T),
     Running,

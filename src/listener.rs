@@ -1,12 +1,17 @@
+use std::collections::HashMap;
+use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use socket2::SockRef;
 
+use crate::backend::{Backend, Happened, Place, Source};
+use crate::callbacks::Slot;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::file::{Handshake, SslFile, SslOptions};
@@ -36,23 +41,48 @@ use crate::file::{Handshake, SslFile, SslOptions};
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Debug)]
 pub struct SslListener {
     shared: Arc<Shared>,
 }
 
-#[derive(Debug)]
 struct Shared {
     listener: TcpListener,
     settings: Mutex<Settings>,
+    callbacks: Mutex<ListenerCallbacks>,
 }
 
-#[derive(Debug)]
 struct Settings {
     context: Context,
     handshake_timeout: Option<Option<Duration>>,
     closed: bool,
+    paused: bool,
+    pending_limit: usize,
+    /// Files whose handshake is under way, in callback mode.
+    pending: HashMap<u64, SslFile>,
+    next_pending: u64,
+    /// After an error of the system: accept nothing until then.
+    resting: Option<Instant>,
+    place: Option<Place>,
+    /// What the backend has been told.
+    watched: bool,
 }
+
+/// Locked for the length of a call: there is one accept callback, and it is called by one thread at a time.
+#[derive(Default)]
+struct ListenerCallbacks {
+    accept: Slot<OnAccept>,
+    error: Slot<OnError>,
+}
+
+type OnAccept = Box<dyn FnMut(SslFile, SocketAddr) + Send>;
+type OnError = Box<dyn FnMut(SocketAddr, io::Error) + Send>;
+
+/// Handshakes under way at once, unless set otherwise.
+const PENDING_LIMIT: usize = 1024;
+/// Connections accepted in one run, so that the files of the backend have their turn.
+const FAIR_SHARE: usize = 64;
+/// How long to leave the system alone when it can't accept: it is out of descriptors, say.
+const REST: Duration = Duration::from_millis(100);
 
 // As `TcpListener`: no code of a user runs while the settings change.
 impl std::panic::UnwindSafe for SslListener {}
@@ -72,8 +102,20 @@ impl SslListener {
     /// Errors: `InvalidInput` if the context has no identity.
     pub fn from_tcp(listener: TcpListener, context: &Context) -> io::Result<SslListener> {
         check(context)?;
-        let settings = Settings { context: context.clone(), handshake_timeout: None, closed: false };
-        Ok(SslListener { shared: Arc::new(Shared { listener, settings: Mutex::new(settings) }) })
+        let settings = Settings {
+            context: context.clone(),
+            handshake_timeout: None,
+            closed: false,
+            paused: false,
+            pending_limit: PENDING_LIMIT,
+            pending: HashMap::new(),
+            next_pending: 0,
+            resting: None,
+            place: None,
+            watched: false,
+        };
+        let shared = Shared { listener, settings: Mutex::new(settings), callbacks: Mutex::default() };
+        Ok(SslListener { shared: Arc::new(shared) })
     }
 
     /// Waits for a connection. Returns with the TCP connection, as a blocking file; the handshake happens on first use.
@@ -89,18 +131,7 @@ impl SslListener {
                 return Err(e);
             }
         };
-        Ok((self.open(stream)?, addr))
-    }
-
-    fn open(&self, stream: TcpStream) -> io::Result<SslFile> {
-        let settings = self.shared.settings.lock();
-        let mut options: SslOptions = SslFile::options().server().handshake(Handshake::Lazy);
-        if let Some(timeout) = settings.handshake_timeout {
-            options = options.handshake_timeout(timeout);
-        }
-        let context = settings.context.clone();
-        drop(settings);
-        Ok(options.open(stream, &context)?)
+        Ok((self.shared.open(stream, addr, |options| options.nonblocking(false))?, addr))
     }
 
     fn check_open(&self) -> io::Result<()> {
@@ -161,11 +192,259 @@ impl SslListener {
         self.shared.settings.lock().handshake_timeout = Some(timeout);
     }
 
-    /// Stops listening, for every handle; accepted files live on. The descriptor goes with the last handle. Never waits.
+    /// How many handshakes may be under way at once in callback mode; further connections wait in the system's queue.
+    /// Default 1024.
+    pub fn set_pending_limit(&self, handshakes: usize) {
+        self.shared.settings.lock().pending_limit = handshakes;
+        self.shared.tell_backend();
+    }
+
+    /// From now on the backend accepts, shakes hands, and calls `f` with each file whose handshake is done, and the
+    /// peer's address. The file is non-blocking and in the listener's backend; set its callbacks and
+    /// [`keep`](SslFile::keep) it, or move it elsewhere. A peer that connects and ends before its first byte is passed
+    /// over. The listener is non-blocking from now on.
+    ///
+    /// Inside `f` every method of the listener may be called. The backend holds a handle of its own until
+    /// [`close`](SslListener::close).
+    ///
+    /// Errors: `NotConnected` after `close`; those of the system.
+    ///
+    /// Pike's accept callback of `SSL.Port`, which must not forget to dequeue; here the file is yours.
+    pub fn set_accept_callback(
+        &self,
+        backend: &Backend,
+        f: impl FnMut(SslFile, SocketAddr) + Send + 'static,
+    ) -> io::Result<()> {
+        self.check_open()?;
+        self.set_nonblocking(true)?;
+        let old = self.shared.callbacks.lock().accept.set(Some(Box::new(f)));
+        drop(old);
+        let mut settings = self.shared.settings.lock();
+        let old = settings.place.take();
+        if let Some(old) = old {
+            if old.backend().as_ref() == Some(backend) {
+                settings.place = Some(old);
+                return Ok(());
+            }
+            drop(settings);
+            old.leave(true);
+            settings = self.shared.settings.lock();
+        }
+        settings.watched = false;
+        settings.place = Some(backend.add(self.shared.clone())?);
+        Ok(())
+    }
+
+    /// Calls `f` for each handshake that failed or took too long, with the peer's address; and, with the listener's own
+    /// address, when the system can't accept (it is out of descriptors, say): the listener tries again by itself.
+    pub fn set_error_callback(&self, f: impl FnMut(SocketAddr, io::Error) + Send + 'static) {
+        let old = self.shared.callbacks.lock().error.set(Some(Box::new(f)));
+        drop(old);
+    }
+
+    /// Stops accepting in callback mode, or goes on with it. Handshakes under way and accepted files are not concerned;
+    /// new connections wait in the system's queue.
+    pub fn pause(&self, paused: bool) {
+        self.shared.settings.lock().paused = paused;
+        self.shared.tell_backend();
+    }
+
+    /// Stops listening, for every handle, and drops the handshakes under way; accepted files live on. The descriptor
+    /// goes with the last handle. Never waits.
     pub fn close(&self) {
-        self.shared.settings.lock().closed = true;
+        let mut settings = self.shared.settings.lock();
+        settings.closed = true;
+        let place = settings.place.take();
+        let pending = std::mem::take(&mut settings.pending);
+        drop(settings);
+        if let Some(place) = place {
+            place.leave(false);
+        }
+        drop(pending);
+        let mut callbacks = self.shared.callbacks.lock();
+        let old = (callbacks.accept.set(None), callbacks.error.set(None));
+        drop(callbacks);
+        drop(old);
         // Wakes those who wait in `accept`.
         let _ = SockRef::from(&self.shared.listener).shutdown(Shutdown::Both);
+    }
+}
+
+impl Shared {
+    /// A file that shakes hands later, with the settings of the moment.
+    fn open(
+        &self,
+        stream: TcpStream,
+        addr: SocketAddr,
+        more: impl FnOnce(SslOptions) -> SslOptions,
+    ) -> io::Result<SslFile> {
+        let settings = self.settings.lock();
+        let mut options = SslFile::options().server().handshake(Handshake::Lazy).peer(addr);
+        if let Some(timeout) = settings.handshake_timeout {
+            options = options.handshake_timeout(timeout);
+        }
+        let context = settings.context.clone();
+        drop(settings);
+        Ok(more(options).open(stream, &context)?)
+    }
+
+    /// What the backend should wait for has changed.
+    fn tell_backend(&self) {
+        let mut settings = self.settings.lock();
+        let wanted = settings.wants_more();
+        let Some(place) = settings.place.clone() else { return };
+        if std::mem::replace(&mut settings.watched, wanted) == wanted {
+            return;
+        }
+        if let Err(e) = place.watch(Happened { readable: wanted, writable: false }) {
+            settings.watched = false;
+            drop(settings);
+            self.report_own(e);
+        }
+    }
+
+    /// Takes what is in the system's queue, up to the limits.
+    fn accept_some(self: &Arc<Self>, backend: &Backend) -> usize {
+        for _ in 0..FAIR_SHARE {
+            if !self.settings.lock().wants_more() {
+                return 0;
+            }
+            match self.listener.accept() {
+                Ok((stream, addr)) => self.begin(stream, addr, backend),
+                Err(e) => match e.kind() {
+                    io::ErrorKind::WouldBlock => return 0,
+                    // That peer has gone again.
+                    io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
+                    _ => {
+                        let mut settings = self.settings.lock();
+                        let until = Instant::now() + REST;
+                        settings.resting = Some(until);
+                        if let Some(place) = &settings.place {
+                            place.set_alarm(Some(until));
+                        }
+                        drop(settings);
+                        return self.report_own(e);
+                    }
+                },
+            }
+        }
+        0
+    }
+
+    fn begin(self: &Arc<Self>, stream: TcpStream, addr: SocketAddr, backend: &Backend) {
+        let opened = self.open(stream, addr, |options| options.nonblocking(true).backend(backend));
+        let file = match opened {
+            Ok(file) => file,
+            Err(e) => {
+                self.report(addr, e);
+                return;
+            }
+        };
+        let mut settings = self.settings.lock();
+        let id = settings.next_pending;
+        settings.next_pending += 1;
+        settings.pending.insert(id, file.clone());
+        drop(settings);
+        let listener = Arc::downgrade(self);
+        file.set_opened(move |result| {
+            let Some(listener) = listener.upgrade() else { return };
+            let file = listener.settings.lock().pending.remove(&id);
+            listener.tell_backend();
+            match (file, result) {
+                (Some(file), Ok(())) => listener.deliver(file, addr),
+                // It ended before its first byte.
+                (Some(_), Err(e)) if e.kind() == io::ErrorKind::UnexpectedEof => {}
+                (Some(_), Err(e)) => drop(listener.report(addr, e)),
+                // Closed meanwhile.
+                (None, _) => {}
+            }
+        });
+    }
+
+    fn deliver(&self, file: SslFile, addr: SocketAddr) {
+        let Some(callback) = self.callbacks.lock().accept.start() else { return };
+        call(&self.callbacks, |callbacks| &mut callbacks.accept, callback, |f| f(file, addr));
+    }
+
+    /// Says how many callbacks were called.
+    fn report(&self, addr: SocketAddr, e: io::Error) -> usize {
+        let Some(callback) = self.callbacks.lock().error.start() else { return 0 };
+        call(&self.callbacks, |callbacks| &mut callbacks.error, callback, |f| f(addr, e));
+        1
+    }
+
+    fn report_own(&self, e: io::Error) -> usize {
+        match self.listener.local_addr() {
+            Ok(addr) => self.report(addr, e),
+            Err(_) => 0,
+        }
+    }
+}
+
+/// Calls a callback that has been taken out of its slot, and puts it back; one that panics is gone.
+fn call<T>(
+    callbacks: &Mutex<ListenerCallbacks>,
+    slot: impl Fn(&mut ListenerCallbacks) -> &mut Slot<T>,
+    mut callback: T,
+    f: impl FnOnce(&mut T),
+) {
+    let result = catch_unwind(AssertUnwindSafe(|| f(&mut callback)));
+    let mut callbacks = callbacks.lock();
+    let unwanted = match &result {
+        Ok(()) => slot(&mut callbacks).finish(callback),
+        Err(_) => {
+            slot(&mut callbacks).lost();
+            Some(callback)
+        }
+    };
+    drop(callbacks);
+    drop(unwanted);
+    if let Err(panic) = result {
+        resume_unwind(panic);
+    }
+}
+
+impl Settings {
+    fn wants_more(&self) -> bool {
+        !self.closed && !self.paused && self.resting.is_none() && self.pending.len() < self.pending_limit
+    }
+}
+
+impl Source for Shared {
+    fn descriptors(&self) -> Option<(RawFd, RawFd)> {
+        let fd = self.listener.as_raw_fd();
+        Some((fd, fd))
+    }
+
+    fn run(self: Arc<Self>, at: &Place, happened: Happened, _: &mut [u8]) -> usize {
+        let mut settings = self.settings.lock();
+        if !settings.place.as_ref().is_some_and(|place| place.is(at)) {
+            return 0;
+        }
+        if settings.resting.is_some_and(|until| until <= Instant::now()) {
+            settings.resting = None;
+        }
+        drop(settings);
+        let calls = match at.backend() {
+            Some(backend) if happened.readable => self.accept_some(&backend),
+            _ => 0,
+        };
+        self.tell_backend();
+        calls
+    }
+
+    fn orphaned(self: Arc<Self>) {
+        let mut settings = self.settings.lock();
+        settings.place = None;
+        let pending = std::mem::take(&mut settings.pending);
+        drop(settings);
+        drop(pending);
+    }
+}
+
+impl fmt::Debug for SslListener {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SslListener").field("listener", &self.shared.listener).finish_non_exhaustive()
     }
 }
 

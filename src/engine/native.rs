@@ -93,6 +93,9 @@ impl Native {
         if ACCEPTOR_STOPS_AT_1_2 && versions.lowest() > Version::Tls1_2 {
             return Err(Engine::Native.cannot("TLSv1.3 as a server"));
         }
+        if self.settings.session_resumption == Some(false) {
+            return Err(Engine::Native.cannot("session_resumption(false) as a server"));
+        }
         if let Some(acceptor) = self.acceptors.lock().get(&versions) {
             return Ok(acceptor.clone());
         }

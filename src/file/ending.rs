@@ -9,13 +9,15 @@ use std::time::{Duration, Instant};
 
 use super::events::own;
 use super::shared::{not_open, taken, Call, Caller, Core, Ending, Guard, Shared};
+use crate::engine::Buffer;
 use crate::error::{Error, ErrorKind};
 use crate::stream::{after, Transport, Wait};
 
 /// Plaintext that `close_clean` keeps for readers while it waits for the peer's close_notify.
 const CLEAN_LIMIT: usize = 16 << 20;
 /// What a dropped file reads away at most, so that a peer that goes on sending can't hold the thread.
-const DROP_READS: usize = 64;
+const DROP_READS: usize = 16;
+const DROP_READ: usize = 64 * 1024;
 /// How long a drop waits for a stream that can't be tried.
 const DROP_WAIT: Duration = Duration::from_millis(100);
 
@@ -285,14 +287,15 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         }
         drop(core);
         if wait == Wait::No && self.polled {
-            let mut away = [0; 16 * 1024];
+            let mut away = Buffer::for_receiving();
             for _ in 0..DROP_READS {
-                match self.stream.recv(&mut away, Wait::No) {
-                    Ok(n) if n > 0 => {}
-                    _ => break,
+                let room = away.space(DROP_READ);
+                // What does not fill the room was all there was.
+                if !self.stream.recv(room, Wait::No).is_ok_and(|n| n == room.len()) {
+                    break;
                 }
             }
         }
-        self.stream.give_back(&self.inherited, Vec::new());
+        self.stream.abandon();
     }
 }

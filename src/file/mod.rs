@@ -307,7 +307,8 @@ impl<S: Stream> SslFile<S> {
         self.shared().lock().connection.alpn()
     }
 
-    /// On a client the name it expects, on a server the name the client asked for (SNI).
+    /// On a client the name it expects, on a server the name the client asked for (SNI), if it did and the engine can
+    /// tell.
     pub fn server_name(&self) -> Option<String> {
         self.shared().lock().connection.server_name()
     }
@@ -339,6 +340,14 @@ impl<S: Stream> SslFile<S> {
     /// Errors: `NotConnected` before the handshake is done; `Unsupported` with engines that have none.
     pub fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> io::Result<()> {
         self.shared().lock().connection.export_keying_material(out, label, context)
+    }
+}
+
+impl SslFile {
+    /// For a listener: to be told, instead of all callbacks, how the handshake went. `UnexpectedEof` for a peer that
+    /// ended before its first byte.
+    pub(crate) fn set_opened(&self, opened: impl FnOnce(io::Result<()>) + Send + 'static) {
+        self.shared().set_opened(Box::new(move |_, result| opened(result)));
     }
 }
 

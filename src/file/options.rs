@@ -1,5 +1,5 @@
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::AtomicUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -52,6 +52,7 @@ pub struct SslOptions {
     send_limit: usize,
     already_read: Vec<u8>,
     backend: Option<Backend>,
+    peer: Option<SocketAddr>,
 }
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -71,6 +72,7 @@ impl SslOptions {
             send_limit: SEND_LIMIT,
             already_read: Vec::new(),
             backend: None,
+            peer: None,
         }
     }
 
@@ -150,6 +152,12 @@ impl SslOptions {
         self
     }
 
+    /// The peer's address, where it is known better than the stream may know it.
+    pub(crate) fn peer(mut self, addr: SocketAddr) -> Self {
+        self.peer = Some(addr);
+        self
+    }
+
     /// Opens a file over `stream`. Blocks for the handshake if that is eager and the file blocking.
     ///
     /// Errors, with the stream in them: `InvalidInput` without `client` or `server`, for a name that can't be one, for a
@@ -162,7 +170,8 @@ impl SslOptions {
             Err(e) => return Err(OpenError::new(e, stream, self.already_read)),
         };
         let polled = stream.is_polled();
-        let peer = match (self.role, stream.peer()) {
+        let address = self.peer.map(|addr| addr.to_string()).or_else(|| stream.peer());
+        let peer = match (self.role, address) {
             (Some(Role::Client), Some(address)) if address.contains(&self.server_name) => address,
             (Some(Role::Client), Some(address)) => format!("{} ({address})", self.server_name),
             (Some(Role::Client), None) => self.server_name,

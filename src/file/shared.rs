@@ -383,10 +383,11 @@ impl<S: Transport, F: 'static> Shared<S, F> {
                 }
                 Ok(()) => core = self.send_now(core, call)?,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                    if core.has_ciphertext() && core.writing.is_free() {
-                        core = self.send_now(core, call)?;
-                    }
-                    core = self.wait_for_input(core, call)?;
+                    // After sending look again: another thread may have received meanwhile.
+                    core = match core.has_ciphertext() && core.writing.is_free() {
+                        true => self.send_now(core, call)?,
+                        false => self.wait_for_input(core, call)?,
+                    };
                 }
                 Err(_) => core = self.end_handshake(core, call),
             }

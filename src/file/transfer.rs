@@ -17,6 +17,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     ) -> io::Result<usize> {
         let mut core = self.lock();
         let mut begun: Option<Call> = None;
+        let mut offered = false;
         loop {
             core.check_free(caller)?;
             if core.read_shut {
@@ -40,7 +41,12 @@ impl<S: Transport, F: 'static> Shared<S, F> {
                     }
                     Ok(_) => return Ok(0),
                 }
-                core = self.offer(core);
+                // Whoever gives up the lock must look again before it waits: another thread may have received.
+                if core.has_output() && !std::mem::replace(&mut offered, true) {
+                    core = self.offer(core);
+                    continue;
+                }
+                offered = false;
             }
             if begun.is_none() {
                 begun = Some(Call { reads: true, ..core.call(caller, core.read_timeout) });

@@ -29,6 +29,10 @@ macro_rules! transport_for_file {
                 Vec::new()
             }
 
+            fn abandon(&self) {
+                self.shared().take_home(&[]);
+            }
+
             fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
                 self.shared().input(Caller::Wrapper(wait), |connection| connection.read(buf))
             }

@@ -97,6 +97,8 @@ impl<R: Read + Send + 'static, W: Write + Send + 'static> Transport for Duplex<R
         unread
     }
 
+    fn abandon(&self) {}
+
     fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
         let mut reader = self.reader.lock();
         let fd = self.polled.lock().as_ref().map(|polled| polled.reader.clone());

@@ -50,6 +50,9 @@ pub trait Transport: Send + Sync + 'static {
     /// bytes that were read too far. Returns them if the stream can't take them.
     fn give_back(&self, inherited: &Inherited, unread: Vec<u8>) -> Vec<u8>;
 
+    /// The file goes, and the stream with it, unless others have handles on it.
+    fn abandon(&self);
+
     /// Reads. `Ok(0)` is the stream's end. `Interrupted`: look whether you are still wanted, then call again.
     fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize>;
 

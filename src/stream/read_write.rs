@@ -57,6 +57,8 @@ impl<T: Read + Write + Send + 'static> Transport for ReadWrite<T> {
         unread
     }
 
+    fn abandon(&self) {}
+
     fn recv(&self, buf: &mut [u8], _: Wait) -> io::Result<usize> {
         self.inner.lock().read(buf)
     }

@@ -60,6 +60,8 @@ macro_rules! transport_for_socket {
                 Some((fd, fd))
             }
 
+            fn abandon(&self) {}
+
             fn peer(&self) -> Option<String> {
                 let peer: fn(&$socket) -> Option<String> = $peer;
                 peer(self)
@@ -92,10 +94,20 @@ fn restore(fd: BorrowedFd<'_>, inherited: &Inherited) {
     let _ = socket.set_write_timeout(inherited.write_timeout);
 }
 
+/// Whether there is time for a blocking call, and until when to wait in all.
+fn may_block(wait: Wait) -> Option<Option<Instant>> {
+    match wait {
+        Wait::No => None,
+        Wait::Until(None) => Some(None),
+        // Twice, as the system counts in ticks.
+        Wait::Until(Some(deadline)) => (deadline > Instant::now() + 2 * SLICE).then_some(Some(deadline)),
+    }
+}
+
 fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
-    if wait == Wait::Until(None) {
+    if let Some(deadline) = may_block(wait) {
         match recv(fd, &mut *buf, RecvFlags::empty()) {
-            Err(rustix::io::Errno::WOULDBLOCK) => wait_ready(fd, PollFlags::IN, None)?,
+            Err(rustix::io::Errno::WOULDBLOCK) => wait_ready(fd, PollFlags::IN, deadline)?,
             result => return Ok(result?.0),
         }
     }
@@ -103,9 +115,9 @@ fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> 
 }
 
 fn transmit(fd: BorrowedFd<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
-    if wait == Wait::Until(None) {
+    if let Some(deadline) = may_block(wait) {
         match send(fd, buf, SendFlags::NOSIGNAL) {
-            Err(rustix::io::Errno::WOULDBLOCK) => wait_ready(fd, PollFlags::OUT, None)?,
+            Err(rustix::io::Errno::WOULDBLOCK) => wait_ready(fd, PollFlags::OUT, deadline)?,
             result => return Ok(result?),
         }
     }
