@@ -1,0 +1,26 @@
+//! The examples, run as their users run them: as processes, with pipes, files, exit codes and real peers.
+
+mod common;
+#[path = "examples/https_get.rs"]
+mod https_get;
+#[path = "examples/sslcat.rs"]
+mod sslcat;
+#[path = "examples/tool.rs"]
+mod tool;
+
+use common::engines;
+use tool::Tool;
+
+#[test]
+fn demo_keeps_all_promises_on_each_engine() {
+    let ended = Tool::example("demo").feed(b"").end();
+    assert_eq!(ended.code, 0, "{ended:?}");
+    for engine in engines() {
+        assert!(ended.stdout().contains(&format!("{engine:?} engine\n")), "{ended:?}");
+    }
+    for line in ["negotiated", "both ways", "time-out", "truncation"] {
+        let count = ended.stdout().lines().filter(|l| l.trim_start().starts_with(line)).count();
+        assert_eq!(count, engines().len(), "{line} in {ended:?}");
+    }
+    assert!(ended.stdout().ends_with("All as promised.\n"), "{ended:?}");
+}

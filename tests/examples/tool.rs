@@ -1,0 +1,312 @@
+//! A program under test, its peers, and the files it is given.
+
+use std::fmt;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, Command, Stdio};
+use std::sync::mpsc;
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sslfile::Engine;
+use tempfile::TempDir;
+
+use crate::common::{certs, engines, LONG};
+
+/// The folder of the examples. `cargo test --test examples` alone does not build them; that is done here, with the profile and
+/// the features of this test.
+fn examples() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        // target/debug/deps/examples-0123456789abcdef
+        let test = std::env::current_exe().expect("path of the test");
+        let folder = test.ancestors().nth(2).expect("folder of the profile");
+        let profile = match folder.file_name().and_then(|name| name.to_str()).expect("profile") {
+            "debug" => "dev",
+            other => other,
+        };
+        let features = engines().into_iter().map(|engine| match engine {
+            Engine::Native => "native-tls",
+            Engine::OpenSsl => "openssl",
+            _ => "rustls",
+        });
+        let built = Command::new(env!("CARGO"))
+            .args(["build", "--quiet", "--no-default-features", "--profile", profile])
+            .args(["--example", "demo", "--example", "sslcat", "--example", "https_get"])
+            .args(["--features", &features.collect::<Vec<_>>().join(",")])
+            .arg("--target-dir")
+            .arg(folder.parent().expect("target folder"))
+            .current_dir(env!("CARGO_MANIFEST_DIR"))
+            .status()
+            .expect("cargo");
+        assert!(built.success(), "the examples do not build");
+        folder.join("examples")
+    })
+}
+
+/// Where this example is.
+pub fn example(name: &str) -> PathBuf {
+    examples().join(format!("{name}{}", std::env::consts::EXE_SUFFIX))
+}
+
+/// A process. Its output is gathered while it runs; it is killed with the test that started it.
+pub struct Tool {
+    pub command: Command,
+    pub stdout: Gathered,
+    pub stderr: Gathered,
+    /// Close the reading end of its stdout, as a `head` that has seen enough.
+    pub discard_stdout: bool,
+    child: Option<Child>,
+    stdin: Option<ChildStdin>,
+}
+
+impl Tool {
+    pub fn example(name: &str) -> Tool {
+        Tool::new(&example(name))
+    }
+
+    pub fn new(program: &Path) -> Tool {
+        let mut command = Command::new(program);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let (stdout, stderr) = (Gathered::default(), Gathered::default());
+        Tool { command, stdout, stderr, discard_stdout: false, child: None, stdin: None }
+    }
+
+    pub fn args(mut self, args: &[&str]) -> Tool {
+        self.command.args(args);
+        self
+    }
+
+    /// Starts it, with its stdin open if that is a pipe.
+    pub fn open(mut self) -> Tool {
+        let mut child = self.command.spawn().expect("start the program");
+        if self.discard_stdout {
+            child.stdout.take();
+        }
+        self.stdout.gather(child.stdout.take());
+        self.stderr.gather(child.stderr.take());
+        self.stdin = child.stdin.take();
+        self.child = Some(child);
+        self
+    }
+
+    /// Starts it, and gives it this and no more on stdin.
+    pub fn feed(self, bytes: &[u8]) -> Tool {
+        let mut tool = self.open();
+        let mut stdin = tool.stdin.take().expect("a pipe");
+        let bytes = bytes.to_vec();
+        // A program that ends early does not read it all.
+        thread::spawn(move || stdin.write_all(&bytes));
+        tool
+    }
+
+    pub fn say(&mut self, bytes: &[u8]) {
+        self.stdin.as_mut().expect("an open pipe").write_all(bytes).expect("write to the program");
+    }
+
+    pub fn end_stdin(mut self) -> Tool {
+        self.stdin = None;
+        self
+    }
+
+    /// Where `sslcat -l` listens.
+    pub fn port(&self) -> String {
+        let line = self.stderr.line("listening on ");
+        line.rsplit(':').next().expect("port").to_string()
+    }
+
+    /// Waits for its end; stdin stays as it is.
+    pub fn end(mut self) -> Ended {
+        let mut child = self.child.take().expect("a started program");
+        let deadline = Instant::now() + LONG;
+        let status = loop {
+            match child.try_wait().expect("wait for the program") {
+                Some(status) => break status,
+                None if Instant::now() > deadline => {
+                    let _ = child.kill();
+                    panic!("HANG: {:?}, stderr: {}", self.command, self.stderr.wait_for(""));
+                }
+                None => thread::sleep(Duration::from_millis(2)),
+            }
+        };
+        let (stdout, stderr) = (self.stdout.all(), self.stderr.all());
+        Ended { code: status.code().expect("no signal"), stdout, stderr }
+    }
+}
+
+impl Drop for Tool {
+    fn drop(&mut self) {
+        if let Some(child) = &mut self.child {
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}
+
+/// What has come out of a pipe so far.
+#[derive(Clone, Default)]
+pub struct Gathered(Arc<(Mutex<Pipe>, Condvar)>);
+
+#[derive(Default)]
+struct Pipe {
+    bytes: Vec<u8>,
+    ended: bool,
+}
+
+impl Gathered {
+    fn gather(&self, pipe: Option<impl Read + Send + 'static>) {
+        let gathered = self.clone();
+        let Some(mut pipe) = pipe else {
+            gathered.add(&[], true);
+            return;
+        };
+        thread::spawn(move || {
+            let mut buf = [0; 16 * 1024];
+            while let Ok(n @ 1..) = pipe.read(&mut buf) {
+                gathered.add(&buf[..n], false);
+            }
+            gathered.add(&[], true);
+        });
+    }
+
+    fn add(&self, bytes: &[u8], end: bool) {
+        let (gathered, changed) = &*self.0;
+        let mut gathered = gathered.lock().unwrap();
+        gathered.bytes.extend_from_slice(bytes);
+        gathered.ended |= end;
+        changed.notify_all();
+    }
+
+    fn wait_until<T>(&self, what: &str, found: impl Fn(&[u8], bool) -> Option<T>) -> T {
+        let (gathered, changed) = &*self.0;
+        let deadline = Instant::now() + LONG;
+        let mut gathered = gathered.lock().unwrap();
+        loop {
+            if let Some(found) = found(&gathered.bytes, gathered.ended) {
+                return found;
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            let text = String::from_utf8_lossy(&gathered.bytes);
+            assert!(!left.is_zero() && !gathered.ended, "no {what:?} in {text:?}");
+            gathered = changed.wait_timeout(gathered, left).unwrap().0;
+        }
+    }
+
+    /// All that has come, when `text` has.
+    pub fn wait_for(&self, text: &str) -> String {
+        self.wait_until(text, |bytes, _| {
+            let all = String::from_utf8_lossy(bytes);
+            all.contains(text).then(|| all.to_string())
+        })
+    }
+
+    /// The first whole line with `text` in it.
+    pub fn line(&self, text: &str) -> String {
+        self.wait_until(text, |bytes, _| {
+            let all = String::from_utf8_lossy(bytes);
+            let mut lines = all.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            lines.find(|line| line.contains(text)).map(|line| line.trim_end().to_string())
+        })
+    }
+
+    fn all(&self) -> Vec<u8> {
+        self.wait_until("end", |bytes, end| end.then(|| bytes.to_vec()))
+    }
+}
+
+/// How a process ended.
+pub struct Ended {
+    pub code: i32,
+    pub stdout: Vec<u8>,
+    pub stderr: Vec<u8>,
+}
+
+impl Ended {
+    pub fn stdout(&self) -> &str {
+        std::str::from_utf8(&self.stdout).expect("stdout in UTF-8")
+    }
+
+    pub fn stderr(&self) -> &str {
+        std::str::from_utf8(&self.stderr).expect("stderr in UTF-8")
+    }
+}
+
+impl fmt::Debug for Ended {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let start = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(2000)]).to_string();
+        write!(f, "exit code {}, stdout {:?}, stderr {:?}", self.code, start(&self.stdout), start(&self.stderr))
+    }
+}
+
+/// A server on a thread, for one connection.
+pub struct Server<T> {
+    pub port: String,
+    result: mpsc::Receiver<thread::Result<T>>,
+}
+
+impl<T: Send + 'static> Server<T> {
+    pub fn start(serve: impl FnOnce(TcpStream) -> T + Send + 'static) -> Server<T> {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let port = listener.local_addr().expect("address").port().to_string();
+        let (done, result) = mpsc::channel();
+        thread::spawn(move || {
+            let (tcp, _) = listener.accept().expect("accept");
+            let served = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| serve(tcp)));
+            let _ = done.send(served);
+        });
+        Server { port, result }
+    }
+
+    pub fn join(self) -> T {
+        match self.result.recv_timeout(LONG) {
+            Ok(Ok(result)) => result,
+            Ok(Err(panic)) => std::panic::resume_unwind(panic),
+            Err(_) => panic!("HANG: the server is not done"),
+        }
+    }
+}
+
+/// The test certificates as files: the CA, and the pair it signed for localhost.
+pub struct Files {
+    pub dir: TempDir,
+    pub ca: String,
+    pub chain: String,
+    pub key: String,
+}
+
+impl Files {
+    pub fn new() -> Files {
+        let mut files =
+            Files { dir: TempDir::new().expect("folder"), ca: String::new(), chain: String::new(), key: String::new() };
+        files.ca = files.write("ca.pem", &certs().ca_pem);
+        files.chain = files.write("chain.pem", &certs().ecdsa.chain);
+        files.key = files.write("key.pem", &certs().ecdsa.key);
+        files
+    }
+
+    /// Its path.
+    pub fn write(&self, name: &str, text: &str) -> String {
+        let path = self.dir.path().join(name);
+        fs::write(&path, text).expect("write a file");
+        path.to_str().expect("path in UTF-8").to_string()
+    }
+}
+
+/// Whether a tool of the system is here. Where it is missing, the tests that need it say so and pass; with `SSLFILE_NO_SKIP=1`
+/// they fail.
+pub fn is_here(tool: &str, args: &[&str]) -> bool {
+    let here = Command::new(tool).args(args).stdin(Stdio::null()).output().is_ok_and(|output| output.status.success());
+    if !here {
+        assert!(std::env::var_os("SSLFILE_NO_SKIP").is_none_or(|value| value != "1"), "{tool} is not installed");
+        let _ = writeln!(std::io::stderr(), "skipped: {tool} is not installed");
+    }
+    here
+}
+
+/// A command line of the shell, with a terminal as its stdin, stdout and stderr. What it shows comes on stdout.
+pub fn on_a_terminal(line: &str) -> Tool {
+    Tool::new(Path::new("script")).args(&["--quiet", "--return", "--command", line, "/dev/null"])
+}
