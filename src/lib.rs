@@ -17,6 +17,7 @@ mod file;
 mod identity;
 mod listener;
 mod settings;
+mod socket;
 mod stream;
 mod version;
 
@@ -31,5 +32,6 @@ pub use file::{Handshake, Interest, OpenError, PlainFile, ReleaseError, SslFile,
 pub use identity::Identity;
 pub use listener::{Incoming, SslListener};
 pub use settings::{ClientAuth, Role};
+pub use socket::{Mode, SocketState, SslSocket};
 pub use stream::{Duplex, ReadWrite, Stream};
 pub use version::Version;

@@ -155,8 +155,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
 
     fn end(&self, mut core: Guard<'_>, result: io::Result<()>) -> io::Result<()> {
         core.ending = Ending::Closed;
-        core.events.own_end =
-            Some(result.as_ref().map_or_else(|e| Err(own(io::Error::new(e.kind(), e.to_string()))), |()| Ok(())));
+        core.events.own_end = Some(result.as_ref().map_or_else(|e| Err(own(e)), |()| Ok(())));
         core.queue.clear();
         // A silent peer may still be reading: a socket that were closed for reading too would answer what the peer
         // sends late (session tickets, say) with a reset, and what is on its way to the peer would be lost.

@@ -356,7 +356,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                 Err(e) => {
                     let mut core = self.lock();
                     if e.kind() != io::ErrorKind::WouldBlock {
-                        core.events.own_end = Some(Err(own(e)));
+                        core.events.own_end = Some(Err(own(&e)));
                     }
                     core
                 }
@@ -618,8 +618,8 @@ impl<S: Transport, F: 'static> Shared<S, F> {
 }
 
 /// An error to be told later, as the file keeps errors.
-pub(crate) fn own(e: io::Error) -> Error {
-    match Error::of(&e) {
+pub(crate) fn own(e: &io::Error) -> Error {
+    match Error::of(e) {
         Some(error) => error.clone(),
         None => Error::new(ErrorKind::Other, e.to_string()).with_io_kind(e.kind()),
     }

@@ -20,6 +20,8 @@ use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
+pub(crate) use events::own;
+
 pub use error::{OpenError, ReleaseError};
 pub use options::{Handshake, SslOptions};
 pub use plain::PlainFile;

@@ -55,7 +55,7 @@ impl<S: Stream> PlainFile<S> {
     pub fn new(stream: S) -> PlainFile<S> {
         let mut connection = Connection::without_tls();
         let inherited = stream.take_over().unwrap_or_else(|e| {
-            connection.fail(super::events::own(e));
+            connection.fail(super::events::own(&e));
             Inherited::default()
         });
         PlainFile::open(stream, inherited, connection)
