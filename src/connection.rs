@@ -330,8 +330,8 @@ impl Connection {
         !self.plain.is_empty() || (self.handshake_done && self.end.is_none() && self.has_input())
     }
 
-    /// Whether the handshake might get further at once.
-    pub(crate) fn may_go_on(&mut self) -> bool {
+    /// A client that has yet to say its first words.
+    pub(crate) fn is_to_speak_first(&self) -> bool {
         !self.begun && self.role == Role::Client
     }
 

@@ -13,6 +13,8 @@ use crate::engine::Buffer;
 use crate::error::{Error, ErrorKind};
 use crate::stream::{after, Transport, Wait};
 
+/// The default of `SslOptions::close_timeout`.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Plaintext that `close_clean` keeps for readers while it waits for the peer's close_notify.
 const CLEAN_LIMIT: usize = 16 << 20;
 /// What a dropped file reads away at most, so that a peer that goes on sending can't hold the thread.
@@ -20,6 +22,17 @@ const DROP_READS: usize = 16;
 const DROP_READ: usize = 64 * 1024;
 /// How long a drop waits for a stream that can't be tried.
 const DROP_WAIT: Duration = Duration::from_millis(100);
+
+impl Core {
+    /// How long `close` waits for the peer to take something. That it should not wait for the peer's end is no licence to
+    /// lose what was accepted.
+    pub fn flush_patience(&self) -> Duration {
+        match self.close_timeout {
+            Duration::ZERO => CLOSE_TIMEOUT,
+            time => time,
+        }
+    }
+}
 
 impl<S: Transport, F: 'static> Shared<S, F> {
     /// Never waits.
@@ -52,7 +65,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         self.begin_closing(&mut core);
         let mut call = core.call(Caller::User, None);
         call.closing = true;
-        call.patience = self.can_try().then_some(core.close_timeout);
+        call.patience = self.can_try().then(|| core.flush_patience());
         if !call.wait && core.events.place.is_some() {
             // The backend goes on with it.
             core.events.look = true;
@@ -75,7 +88,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         let (core, flushed) = self.flush_to_close(core, call);
         let core = match flushed {
             Err(e) if e.kind() == io::ErrorKind::WouldBlock && !call.wait => {
-                let stuck = core.progress.is_none_or(|at| at.elapsed() >= core.close_timeout);
+                let stuck = core.progress.is_none_or(|at| at.elapsed() >= core.flush_patience());
                 if !stuck {
                     return Err(e);
                 }

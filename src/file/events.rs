@@ -89,7 +89,7 @@ impl Core {
         let events = &self.events;
         let closing = match (self.ending, self.drain_deadline) {
             (Ending::Closing, Some(drain)) => Some(drain),
-            (Ending::Closing, None) => self.progress.and_then(|at| at.checked_add(self.close_timeout)),
+            (Ending::Closing, None) => self.progress.and_then(|at| at.checked_add(self.flush_patience())),
             _ => None,
         };
         let later = |at: Option<Instant>, time: Option<Duration>| at?.checked_add(time?);
@@ -182,7 +182,7 @@ impl Core {
     }
 
     fn is_due(&mut self) -> bool {
-        let may_go_on = !self.settled && self.connection.may_go_on();
+        let may_go_on = !self.settled && self.connection.is_to_speak_first();
         let has_data = self.may_read() && self.connection.may_give_data();
         let events = &self.events;
         events.look
@@ -345,7 +345,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         core = self.offer(core);
         match core.ending {
             Ending::Closing => {
-                call.patience = Some(core.close_timeout);
+                call.patience = Some(core.flush_patience());
                 match self.close_step(core, &call) {
                     Ok(()) => self.lock(),
                     Err(_) => self.lock(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::handle::{Face, Handle};
+use super::ending::CLOSE_TIMEOUT;
 use super::shared::{Core, Shared};
 use super::{OpenError, SslFile, ToServer};
 use crate::backend::Backend;
@@ -56,7 +57,6 @@ pub struct SslOptions {
 }
 
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 const SEND_LIMIT: usize = 256 * 1024;
 
 impl SslOptions {
@@ -122,8 +122,8 @@ impl SslOptions {
         self
     }
 
-    /// How long `close` waits for the peer's end after ours, and for the peer to take what is unsent. Default 1 s; zero
-    /// does not wait.
+    /// How long `close` waits for the peer's end after ours, and for the peer to take something of what is unsent.
+    /// Default 1 s; zero does not wait for the peer's end (and 1 s for what is unsent).
     pub fn close_timeout(mut self, time: Duration) -> Self {
         self.close_timeout = time;
         self

@@ -3,10 +3,10 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
-use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::ending::CLOSE_TIMEOUT;
 use super::faces;
 use super::handle::Handle;
 use super::shared::{Core, Ending, Shared};
@@ -43,8 +43,7 @@ pub struct PlainFile<S: Stream = TcpStream> {
     handle: Handle<S, PlainFile<S>>,
 }
 
-/// As an `SslFile`'s defaults.
-const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+/// As an `SslFile`'s default.
 const SEND_LIMIT: usize = 256 * 1024;
 
 impl<S: Stream> PlainFile<S> {

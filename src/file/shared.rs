@@ -272,7 +272,7 @@ impl Core {
         let over = matches!(self.ending, Ending::Closed | Ending::Cleaned);
         crate::Interest {
             readable: !over && !self.connection.has_ended(),
-            writable: self.has_output() || (!self.settled && !self.connection.has_begun()),
+            writable: self.has_output() || (!self.settled && self.connection.is_to_speak_first()),
         }
     }
 
