@@ -61,6 +61,8 @@ pub(crate) trait Source: Send + Sync {
 pub(crate) struct Happened {
     pub readable: bool,
     pub writable: bool,
+    /// The poller watches once only: what is wanted must be said again.
+    pub disarmed: bool,
 }
 
 /// A source's place in a backend.
@@ -355,7 +357,8 @@ impl Inner {
         let waited = self.poller.wait(&mut turning.events, limit);
         turning.happened.clear();
         turning.happened.extend(turning.events.iter().map(|event| {
-            let happened = Happened { readable: event.readable, writable: event.writable };
+            let disarmed = self.mode == PollMode::Oneshot;
+            let happened = Happened { readable: event.readable, writable: event.writable, disarmed };
             (event.key / 2, happened)
         }));
         let mut panic = None;
@@ -424,8 +427,7 @@ impl Inner {
     ) -> usize {
         let mut state = self.state.lock();
         let Some(entry) = state.sources.get_mut(&key) else { return 0 };
-        if self.mode == PollMode::Oneshot && (happened.readable || happened.writable) {
-            // It is not watched any more until it says so.
+        if happened.disarmed {
             entry.registered = Happened::default();
         }
         entry.running = Some(thread::current().id());

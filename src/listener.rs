@@ -296,7 +296,7 @@ impl Shared {
         if std::mem::replace(&mut settings.watched, wanted) == wanted {
             return;
         }
-        if let Err(e) = place.watch(Happened { readable: wanted, writable: false }) {
+        if let Err(e) = place.watch(Happened { readable: wanted, ..Happened::default() }) {
             settings.watched = false;
             drop(settings);
             self.report_own(e);
@@ -421,6 +421,7 @@ impl Source for Shared {
         if !settings.place.as_ref().is_some_and(|place| place.is(at)) {
             return 0;
         }
+        settings.watched &= !happened.disarmed;
         if settings.resting.is_some_and(|until| until <= Instant::now()) {
             settings.resting = None;
         }

@@ -645,7 +645,7 @@ impl Inner {
         });
         let place = self.backend.add(connecting.clone())?;
         self.state.lock().connecting = Some((place.clone(), connecting));
-        place.watch(Happened { readable: false, writable: true })
+        place.watch(Happened { writable: true, ..Happened::default() })
     }
 
     /// TCP is up.

@@ -71,6 +71,7 @@ impl Core {
         let is_ending = matches!(self.ending, Ending::Closing | Ending::Cleaning);
         let has_room = !self.events.paused && connection.ahead() < READ_AHEAD;
         Happened {
+            disarmed: false,
             readable: !connection.has_ended()
                 && !is_over
                 && !self.reader_waits
@@ -267,6 +268,9 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
             core.events.alarm = None;
         }
         core.full &= !happened.writable;
+        if happened.disarmed {
+            core.events.watched = Happened::default();
+        }
         core = self.work(core, happened.readable);
         let (mut calls, mut share, mut panic) = (0, FAIR_SHARE, None);
         while panic.is_none() && is_ours(&core) {

@@ -74,6 +74,18 @@ impl SslFile<TcpStream> {
         SockRef::from(self.get_ref()).linger()
     }
 
+    /// Sets `TCP_QUICKACK`, as `std::os::linux::net::TcpStreamExt` does: acknowledgements are sent at once.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn set_quickack(&self, quickack: bool) -> io::Result<()> {
+        SockRef::from(self.get_ref()).set_tcp_quickack(quickack)
+    }
+
+    /// The value of `TCP_QUICKACK`.
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    pub fn quickack(&self) -> io::Result<bool> {
+        SockRef::from(self.get_ref()).tcp_quickack()
+    }
+
     /// The value of `SO_ERROR`, which is cleared.
     pub fn take_error(&self) -> io::Result<Option<io::Error>> {
         self.get_ref().take_error()
