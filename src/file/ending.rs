@@ -8,7 +8,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::events::own;
-use super::shared::{not_open, taken, Call, Caller, Core, Ending, Guard, Shared};
+use super::guarded::{not_open, taken, Call, Caller, Core, Ending, Guard};
+use super::shared::Shared;
 use crate::engine::Buffer;
 use crate::error::{Error, ErrorKind};
 use crate::stream::{after, Transport, Wait};

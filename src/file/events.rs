@@ -12,8 +12,9 @@ use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::guarded::{taken, Caller, Core, Ending, Guard};
 use super::handle::{Face, Handle};
-use super::shared::{taken, Caller, Core, Ending, Guard, Shared};
+use super::shared::Shared;
 use crate::backend::{Backend, Happened, Place, Source};
 use crate::callbacks::{Callbacks, Installed, Opened, Slots};
 use crate::error::{Error, ErrorKind};

@@ -50,7 +50,7 @@ macro_rules! events {
                 if buf.is_empty() {
                     return Ok(0);
                 }
-                self.shared().input(crate::file::shared::Caller::User, |connection| connection.peek(buf))
+                self.shared().input(crate::file::guarded::Caller::User, |connection| connection.peek(buf))
             }
 
             /// Bytes that can be read without touching the stream; not zero if there are any. Never waits.
@@ -129,18 +129,18 @@ macro_rules! events {
                 if buf.is_empty() {
                     return Ok(0);
                 }
-                self.shared().input(crate::file::shared::Caller::User, |connection| connection.read(buf))
+                self.shared().input(crate::file::guarded::Caller::User, |connection| connection.read(buf))
             }
 
             fn read_vectored_ref(&self, bufs: &mut [std::io::IoSliceMut<'_>]) -> std::io::Result<usize> {
                 if bufs.iter().all(|buf| buf.is_empty()) {
                     return Ok(0);
                 }
-                self.shared().input(crate::file::shared::Caller::User, |connection| connection.read_vectored(bufs))
+                self.shared().input(crate::file::guarded::Caller::User, |connection| connection.read_vectored(bufs))
             }
 
             fn write_ref(&self, buf: &[u8]) -> std::io::Result<usize> {
-                self.shared().write(crate::file::shared::Caller::User, buf)
+                self.shared().write(crate::file::guarded::Caller::User, buf)
             }
 
             fn write_vectored_ref(&self, bufs: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
@@ -205,7 +205,7 @@ macro_rules! read_and_write {
             /// Waits until all that was accepted is handed to the stream, the close_notify of a `shutdown(Write)`
             /// included.
             fn flush(&mut self) -> std::io::Result<()> {
-                self.shared().flush(crate::file::shared::Caller::User)
+                self.shared().flush(crate::file::guarded::Caller::User)
             }
         }
     };

@@ -4,6 +4,7 @@ mod ending;
 mod error;
 mod events;
 mod faces;
+mod guarded;
 mod handle;
 mod options;
 mod plain;
@@ -33,8 +34,9 @@ use crate::error::Error;
 use crate::settings::Role;
 use crate::stream::Stream;
 use crate::version::Version;
+use guarded::Ending;
 use handle::Handle;
-use shared::{Ending, Shared};
+use shared::Shared;
 
 /// Where a file is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

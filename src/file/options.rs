@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::handle::{Face, Handle};
 use super::ending::CLOSE_TIMEOUT;
-use super::shared::{Core, Shared};
+use super::guarded::Core;
+use super::handle::{Face, Handle};
+use super::shared::Shared;
 use super::{OpenError, SslFile, ToServer};
 use crate::backend::Backend;
 use crate::connection::Connection;

@@ -8,8 +8,9 @@ use parking_lot::{Condvar, Mutex};
 
 use super::ending::CLOSE_TIMEOUT;
 use super::faces;
+use super::guarded::{Core, Ending};
 use super::handle::Handle;
-use super::shared::{Core, Ending, Shared};
+use super::shared::Shared;
 use crate::connection::Connection;
 use crate::stream::{Inherited, Stream};
 

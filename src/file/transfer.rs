@@ -3,7 +3,8 @@
 use std::io;
 use std::time::Duration;
 
-use super::shared::{not_open, Call, Caller, Core, Guard, Shared};
+use super::guarded::{not_open, Call, Caller, Core, Guard};
+use super::shared::Shared;
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 use crate::stream::{Transport, Wait};
@@ -289,7 +290,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     pub fn is_open(&self) -> bool {
         let mut core = self.lock();
         loop {
-            if core.read_shut || core.ending == crate::file::shared::Ending::Closed {
+            if core.read_shut || core.ending == crate::file::guarded::Ending::Closed {
                 return false;
             }
             let handshaking = !core.settled;

@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::time::Instant;
 
-use super::shared::Caller;
+use super::guarded::Caller;
 use super::{PlainFile, SslFile};
 use crate::stream::{Inherited, Stream, Transport, Wait};
 
