@@ -4,6 +4,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{BorrowedFd, RawFd};
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
 use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
@@ -35,7 +36,6 @@ use crate::error::Error;
 /// # Ok(())
 /// # }
 /// ```
-#[derive(Clone)]
 pub struct Backend {
     inner: Arc<Inner>,
 }
@@ -77,6 +77,8 @@ type TimerId = (Instant, u64);
 struct Inner {
     /// Itself, for the places of its sources.
     weak: Weak<Inner>,
+    /// Those that users have. When the last goes, so do the sources.
+    handles: AtomicUsize,
     poller: Poller,
     mode: PollMode,
     state: Mutex<State>,
@@ -137,6 +139,7 @@ impl Backend {
         Ok(Backend {
             inner: Arc::new_cyclic(|weak| Inner {
                 weak: weak.clone(),
+                handles: AtomicUsize::new(1),
                 poller,
                 mode,
                 state: Mutex::default(),
@@ -156,7 +159,7 @@ impl Backend {
     /// Errors: `InvalidInput` from inside a callback of this backend; `ResourceBusy` while another thread is in a turn;
     /// those of the system.
     pub fn turn(&self, timeout: Option<Duration>) -> io::Result<usize> {
-        self.inner.turn(timeout)
+        self.inner.turn(timeout, false)
     }
 
     /// Turns until [`stop`](Backend::stop). Errors and panics as [`turn`](Backend::turn).
@@ -165,7 +168,7 @@ impl Backend {
             if std::mem::take(&mut self.inner.state.lock().stop) {
                 return Ok(());
             }
-            self.turn(None)?;
+            self.inner.turn(None, true)?;
         }
     }
 
@@ -221,6 +224,31 @@ impl Backend {
     }
 }
 
+impl Clone for Backend {
+    fn clone(&self) -> Self {
+        self.inner.handles.fetch_add(1, Ordering::Relaxed);
+        Backend { inner: self.inner.clone() }
+    }
+}
+
+impl Drop for Backend {
+    fn drop(&mut self) {
+        if self.inner.handles.fetch_sub(1, Ordering::AcqRel) > 1 {
+            return;
+        }
+        let mut state = self.inner.state.lock();
+        let mut sources = std::mem::take(&mut state.sources);
+        let timers = std::mem::take(&mut state.timers);
+        for (key, entry) in &mut sources {
+            self.inner.forget(*key, entry);
+        }
+        drop(state);
+        sources.into_values().for_each(|entry| entry.source.orphaned());
+        // Call-outs that nobody will make may own files.
+        drop(timers);
+    }
+}
+
 impl PartialEq for Backend {
     /// Whether both are handles on the same event loop.
     fn eq(&self, other: &Backend) -> bool {
@@ -254,7 +282,15 @@ impl fmt::Debug for CallOut {
 
 impl Place {
     pub fn backend(&self) -> Option<Backend> {
-        self.backend.upgrade().map(|inner| Backend { inner })
+        let inner = self.backend.upgrade()?;
+        let one_more = |handles| (handles > 0).then_some(handles + 1);
+        inner.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
+        Some(Backend { inner })
+    }
+
+    /// Whether somebody can turn it.
+    pub fn is_alive(&self) -> bool {
+        self.backend.upgrade().is_some_and(|inner| inner.handles.load(Ordering::Acquire) > 0)
     }
 
     pub fn is(&self, other: &Place) -> bool {
@@ -334,7 +370,8 @@ impl State {
 }
 
 impl Inner {
-    fn turn(&self, timeout: Option<Duration>) -> io::Result<usize> {
+    /// `until_stop`: does not wait after `stop`.
+    fn turn(&self, timeout: Option<Duration>, until_stop: bool) -> io::Result<usize> {
         let me = thread::current().id();
         if self.state.lock().turner == Some(me) {
             return Err(Error::invalid_input("a callback can't turn its own backend").into());
@@ -348,7 +385,7 @@ impl Inner {
             state.turner = Some(me);
             let first = state.timers.first_key_value().map(|((at, _), _)| at.saturating_duration_since(Instant::now()));
             match () {
-                () if !state.ready.is_empty() || state.stop => Some(Duration::ZERO),
+                () if !state.ready.is_empty() || (until_stop && state.stop) => Some(Duration::ZERO),
                 () => first.map_or(timeout, |first| Some(timeout.map_or(first, |timeout| timeout.min(first)))),
             }
         };
@@ -492,16 +529,6 @@ impl Inner {
                 (true, false) => self.poller.delete(fd),
                 (false, false) => Ok(()),
             }
-        }
-    }
-}
-
-impl Drop for Inner {
-    fn drop(&mut self) {
-        let sources = std::mem::take(&mut self.state.get_mut().sources);
-        for (key, mut entry) in sources {
-            self.forget(key, &mut entry);
-            entry.source.orphaned();
         }
     }
 }

@@ -470,6 +470,12 @@ impl Connection {
         self.end.is_some()
     }
 
+    /// The same, and what was decrypted before.
+    pub(crate) fn discard_all(&mut self) {
+        self.plain.clear();
+        self.discard_input();
+    }
+
     /// Data has been discarded: the peer was still sending when we closed.
     pub(crate) fn has_discarded(&self) -> bool {
         self.discarded

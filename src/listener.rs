@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs};
@@ -72,6 +72,9 @@ struct Settings {
 struct ListenerCallbacks {
     accept: Slot<OnAccept>,
     error: Slot<OnError>,
+    /// What they are to be told.
+    accepted: VecDeque<(SslFile, SocketAddr)>,
+    failed: VecDeque<(SocketAddr, io::Error)>,
 }
 
 type OnAccept = Box<dyn FnMut(SslFile, SocketAddr) + Send>;
@@ -362,15 +365,14 @@ impl Shared {
     }
 
     fn deliver(&self, file: SslFile, addr: SocketAddr) {
-        let Some(callback) = self.callbacks.lock().accept.start() else { return };
-        call(&self.callbacks, |callbacks| &mut callbacks.accept, callback, |f| f(file, addr));
+        self.callbacks.lock().accepted.push_back((file, addr));
+        call_all(&self.callbacks, |all| (&mut all.accept, &mut all.accepted), |f, (file, addr)| f(file, addr));
     }
 
     /// Says how many callbacks were called.
     fn report(&self, addr: SocketAddr, e: io::Error) -> usize {
-        let Some(callback) = self.callbacks.lock().error.start() else { return 0 };
-        call(&self.callbacks, |callbacks| &mut callbacks.error, callback, |f| f(addr, e));
-        1
+        self.callbacks.lock().failed.push_back((addr, e));
+        call_all(&self.callbacks, |all| (&mut all.error, &mut all.failed), |f, (addr, e)| f(addr, e))
     }
 
     fn report_own(&self, e: io::Error) -> usize {
@@ -381,26 +383,47 @@ impl Shared {
     }
 }
 
-/// Calls a callback that has been taken out of its slot, and puts it back; one that panics is gone.
-fn call<T>(
+/// Calls a callback with all it is to be told; says how often. If another thread is calling it, that one goes on with
+/// what is new. Without a callback nobody is told.
+fn call_all<T, A>(
     callbacks: &Mutex<ListenerCallbacks>,
-    slot: impl Fn(&mut ListenerCallbacks) -> &mut Slot<T>,
-    mut callback: T,
-    f: impl FnOnce(&mut T),
-) {
-    let result = catch_unwind(AssertUnwindSafe(|| f(&mut callback)));
-    let mut callbacks = callbacks.lock();
-    let unwanted = match &result {
-        Ok(()) => slot(&mut callbacks).finish(callback),
-        Err(_) => {
-            slot(&mut callbacks).lost();
-            Some(callback)
+    parts: impl Fn(&mut ListenerCallbacks) -> (&mut Slot<T>, &mut VecDeque<A>),
+    f: impl Fn(&mut T, A),
+) -> usize {
+    let mut calls = 0;
+    loop {
+        let mut all = callbacks.lock();
+        let (slot, waiting) = parts(&mut all);
+        let Some(mut callback) = slot.start() else {
+            let unheard = if slot.is_set() { VecDeque::new() } else { std::mem::take(waiting) };
+            drop(all);
+            drop(unheard);
+            return calls;
+        };
+        let Some(arguments) = waiting.pop_front() else {
+            // Nobody can have changed the slot meanwhile.
+            let unwanted = slot.finish(callback);
+            drop(all);
+            drop(unwanted);
+            return calls;
+        };
+        drop(all);
+        let result = catch_unwind(AssertUnwindSafe(|| f(&mut callback, arguments)));
+        let mut all = callbacks.lock();
+        let (slot, _) = parts(&mut all);
+        let unwanted = match &result {
+            Ok(()) => slot.finish(callback),
+            Err(_) => {
+                slot.lost();
+                Some(callback)
+            }
+        };
+        drop(all);
+        drop(unwanted);
+        if let Err(panic) = result {
+            resume_unwind(panic);
         }
-    };
-    drop(callbacks);
-    drop(unwanted);
-    if let Err(panic) = result {
-        resume_unwind(panic);
+        calls += 1;
     }
 }
 

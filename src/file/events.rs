@@ -76,7 +76,7 @@ impl Core {
             readable: !connection.has_ended()
                 && !is_over
                 && !self.reader_waits
-                && (!self.settled || is_ending || (has_room && !self.read_shut)),
+                && (!self.settled || is_ending || has_room || self.read_shut),
             writable: !is_over && self.has_output() && self.writing.is_free() && self.may_send(),
         }
     }
@@ -163,6 +163,7 @@ impl Core {
     fn has_reached_end(&self) -> bool {
         match self.ending {
             _ if self.events.own_end.is_some() => true,
+            Ending::Not if self.read_shut && self.half_closed => true,
             Ending::Not => self.settled && self.connection.is_read_to_end(),
             _ => false,
         }
@@ -339,7 +340,10 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                 core.note_timeouts();
             }
         }
-        if !core.may_read() && core.settled {
+        if core.read_shut && core.settled {
+            // Nobody will read it, and the end is behind it.
+            core.connection.discard_all();
+        } else if !core.may_read() && core.settled {
             // The end shows only once what is before it has been decrypted.
             core.connection.read_ahead(READ_AHEAD);
         }
@@ -516,8 +520,8 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         if backend.is_some() {
             self.needs_polling("a backend")?;
         }
-        let old = core.events.place.take();
-        if let Some(old) = old {
+        // More than once if another thread does the same.
+        while let Some(old) = core.events.place.take() {
             if backend.is_some() && old.backend().as_ref() == backend {
                 core.events.place = Some(old);
                 return Ok(());
@@ -556,7 +560,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
 
     pub fn keep(self: &Arc<Self>, mut handle: Handle<S, F>) {
         let mut core = self.lock();
-        let has_backend = core.events.place.as_ref().is_some_and(|place| place.backend().is_some());
+        let has_backend = core.events.place.as_ref().is_some_and(Place::is_alive);
         if has_backend && !core.events.kept {
             core.events.kept = true;
             core.events.look = true;
@@ -609,7 +613,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         let Some(place) = core.events.place.clone() else { return false };
         let unfinished = core.ending == Ending::Closing || core.unsent() > 0;
         let can_finish = core.write_failure.is_none() && core.connection.failure().is_none();
-        if place.backend().is_some() && unfinished && can_finish {
+        if place.is_alive() && unfinished && can_finish {
             core.events.orphan = true;
             core.events.look = true;
             self.begin_closing(&mut core);

@@ -70,6 +70,8 @@ pub(crate) struct Core {
     pub full: bool,
     /// The stream, a file itself, has taken something that it could not send on yet.
     pub held_back: bool,
+    /// The stream has taken all, but has not been flushed since.
+    pub flush_owed: bool,
     pub events: Events,
 }
 
@@ -179,6 +181,7 @@ impl Core {
             reader_waits: false,
             full: false,
             held_back: false,
+            flush_owed: false,
             events: Events::default(),
         }
     }
@@ -215,7 +218,7 @@ impl Core {
     }
 
     pub fn has_ciphertext(&self) -> bool {
-        !self.flight.is_empty() || self.connection.has_output()
+        !self.flight.is_empty() || self.connection.has_output() || self.flush_owed
     }
 
     pub fn has_end_to_send(&self) -> bool {
@@ -309,6 +312,7 @@ impl Core {
         self.queue.clear();
         self.flight.clear();
         (self.encrypted, self.flight_plain) = (0, 0);
+        (self.held_back, self.flush_owed) = (false, false);
         let output = self.connection.output().len();
         self.connection.consume_output(output);
     }

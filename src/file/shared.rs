@@ -299,10 +299,14 @@ impl<S: Transport, F: 'static> Shared<S, F> {
                 return (core, Err(failure));
             }
             let loaded = !core.flight.is_empty() || self.load(&mut core);
-            core.held_back = !loaded && self.stream.holds_back();
-            if !loaded && !core.held_back {
-                return (core, Ok(true));
-            }
+            core.held_back = !loaded && !core.flush_owed && self.stream.holds_back();
+            let step = match loaded {
+                true => Step::Send,
+                false if core.flush_owed => Step::Flush,
+                false if core.held_back => Step::Push,
+                false => return (core, Ok(true)),
+            };
+            let mut flush_owed = core.flush_owed;
             let wait = match wait {
                 Wait::No => Wait::No,
                 Wait::Until(_) => Wait::Until(core.deadline(call)),
@@ -310,23 +314,28 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             let mut flight = std::mem::take(&mut core.flight);
             let sleeper = core.fell_asleep(wait);
             drop(core);
-            let mut result = match loaded {
-                true => self.stream.send(flight.as_slice(), wait),
-                false => self.stream.push(wait).map(|()| 0),
+            let mut result = match step {
+                Step::Send => self.stream.send(flight.as_slice(), wait),
+                Step::Flush => Ok(0),
+                Step::Push => self.stream.push(wait).map(|()| 0),
             };
-            if let Ok(n) = result {
-                flight.consume(n);
-                if flight.is_empty() && n > 0 {
-                    // A failed flush of a buffered writer is a failed send.
-                    result = self.stream.flush().map(|()| n);
+            if let (Ok(n), Step::Send | Step::Flush) = (&result, step) {
+                flight.consume(*n);
+                flush_owed |= *n > 0;
+                if flight.is_empty() && flush_owed {
+                    match self.stream.flush() {
+                        Ok(()) => flush_owed = false,
+                        Err(e) => result = Err(e),
+                    }
                 }
             }
             core = self.lock();
             core.woke_up(sleeper);
+            core.flush_owed = flush_owed;
             core.flight_plain = core.flight_plain.min(flight.len());
             core.flight = flight;
             match result {
-                Ok(0) if loaded => self.fail_writing(&mut core, io::ErrorKind::WriteZero.into()),
+                Ok(0) if step == Step::Send => self.fail_writing(&mut core, io::ErrorKind::WriteZero.into()),
                 Ok(_) => {
                     core.full = false;
                     core.note_progress();
@@ -456,6 +465,17 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         };
         Error::new(ErrorKind::TimedOut, text)
     }
+}
+
+/// What is next on the way out.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Ciphertext to the stream.
+    Send,
+    /// A stream that is buffered, on its way.
+    Flush,
+    /// What a stream that is a file itself has not sent yet.
+    Push,
 }
 
 /// Nothing was transferred and trying again makes sense. What the system calls a time-out is the end of a connection.
