@@ -275,7 +275,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
                 Ok(()) => None,
             };
             if let Some(e) = stop {
-                core.writing.give_up(&self.can_write);
+                core.writing.give_up();
                 return Err(e);
             }
         }

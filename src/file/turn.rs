@@ -46,12 +46,8 @@ impl Turn {
         true
     }
 
-    pub fn give_up(&mut self, changed: &Condvar) {
+    /// After a `claim` in vain, under the same lock: so the turn has not been handed to anybody.
+    pub fn give_up(&mut self) {
         self.waiting -= 1;
-        if self.handed {
-            // The wake-up may have been ours.
-            self.handed = self.waiting > 0;
-            changed.notify_one();
-        }
     }
 }

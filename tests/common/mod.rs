@@ -239,3 +239,11 @@ pub fn until_stuck<S: sslfile::Stream>(file: &SslFile<S>, accepted: &std::sync::
         thread::sleep(Duration::from_millis(200));
     }
 }
+
+/// The test of that name alone, in a process of its own with these variables set: for what a process has only one of.
+pub fn test_in_child(name: &str, variables: &[(&str, &str)]) -> std::process::Command {
+    let mut command = std::process::Command::new(std::env::current_exe().expect("current_exe"));
+    command.args(["--exact", name, "--nocapture"]);
+    command.envs(variables.iter().copied());
+    command
+}
