@@ -143,7 +143,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
 
     /// Reads away what comes, until the peer's end or the close time-out.
     fn drain<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> io::Result<Guard<'a>> {
-        if !self.can_try() || core.close_timeout.is_zero() || core.write_failure.is_some() {
+        if !self.can_try() || core.close_timeout.is_zero() || core.write_failure.is_some() || core.returned {
             return Ok(core);
         }
         if core.drain_deadline.is_none() {
@@ -173,7 +173,8 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         core.queue.clear();
         // A silent peer may still be reading: a socket that were closed for reading too would answer what the peer
         // sends late (session tickets, say) with a reset, and what is on its way to the peer would be lost.
-        if result.is_err() || core.connection.has_ended() || core.connection.has_discarded() {
+        let is_over_for_peer = result.is_err() || core.connection.has_ended() || core.connection.has_discarded();
+        if is_over_for_peer && !core.returned {
             self.stream.end();
         }
         self.wake_all(&core);
@@ -234,9 +235,18 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         core.ending = Ending::Cleaned;
         core.events.own_end = Some(Ok(()));
         let unread = core.connection.take_unread();
-        core.leftover = self.stream.give_back(&self.inherited, unread);
+        self.give_stream_back(&mut core, unread);
         self.wake_all(&core);
         Ok(())
+    }
+
+    /// The stream is as it was before there was a file on it; a stream that is a file itself is used by its own handles
+    /// again.
+    pub fn give_stream_back(&self, core: &mut Core, unread: Vec<u8>) {
+        // First: it will watch the same descriptor.
+        core.unwatch();
+        core.leftover = self.stream.give_back(&self.inherited, unread);
+        core.returned = true;
     }
 
     /// Why the stream can't be moved out, if so.
@@ -285,7 +295,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
 
     pub fn bid_farewell(&self, wait: Wait) {
         let mut core = self.lock();
-        if core.ending == Ending::Cleaned {
+        if core.returned {
             return;
         }
         if core.ending != Ending::Closed {

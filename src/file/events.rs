@@ -68,7 +68,7 @@ impl Core {
     /// What to wait for. Nothing once reading has ended and all is sent: the system would report the end for ever.
     fn wanted(&self) -> Happened {
         let connection = &self.connection;
-        let is_over = matches!(self.ending, Ending::Closed | Ending::Cleaned);
+        let is_over = self.returned || matches!(self.ending, Ending::Closed | Ending::Cleaned);
         let is_ending = matches!(self.ending, Ending::Closing | Ending::Cleaning);
         let has_room = !self.events.paused && connection.ahead() < READ_AHEAD;
         Happened {
@@ -196,6 +196,15 @@ impl Core {
             || self.is_write_due()
             || self.is_close_due()
             || self.is_kept_to_the_end()
+    }
+
+    /// Takes the descriptor out of the poller; the place in the backend stays.
+    pub fn unwatch(&mut self) {
+        self.events.watched = Happened::default();
+        if let Some(place) = &self.events.place {
+            // What can't be taken out was not in there.
+            let _ = place.watch(Happened::default());
+        }
     }
 
     /// By whoever gives up the lock.
@@ -448,8 +457,8 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         let place = if done { core.events.place.take() } else { None };
         drop(core);
         if let Some(place) = place {
-            self.bid_farewell(Wait::No);
             place.leave(false);
+            self.bid_farewell(Wait::No);
         }
         if kept {
             drop(Handle::first(self.clone()));

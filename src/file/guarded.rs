@@ -46,6 +46,8 @@ pub(crate) struct Core {
     /// writing turn has it in hand while it sends.
     pub flight: Buffer,
     pub flight_plain: usize,
+    /// A half-close follows the flight.
+    pub flight_is_last: bool,
     /// When something was last sent, kept up while closing.
     pub progress: Option<Instant>,
     /// The stream takes nothing more.
@@ -64,6 +66,8 @@ pub(crate) struct Core {
     pub close_timeout: Duration,
     /// What was behind the peer's close_notify and the stream could not take back.
     pub leftover: Vec<u8>,
+    /// The stream has been given back, though it is still in here.
+    pub returned: bool,
     /// A reader waits in the stream for what comes next.
     pub reader_waits: bool,
     /// The stream takes no more for now.
@@ -167,6 +171,7 @@ impl Core {
             encrypted: 0,
             flight: Buffer::default(),
             flight_plain: 0,
+            flight_is_last: false,
             progress: None,
             write_failure: None,
             handshake_cut: None,
@@ -178,6 +183,7 @@ impl Core {
             drain_deadline: None,
             close_timeout,
             leftover: Vec::new(),
+            returned: false,
             reader_waits: false,
             full: false,
             held_back: false,
@@ -223,7 +229,12 @@ impl Core {
 
     pub fn has_end_to_send(&self) -> bool {
         let may_speak = self.settled || self.ending == Ending::Closing;
-        self.write_shut && !self.half_closed && may_speak && self.write_failure.is_none() && !self.is_clean_end_sent()
+        self.write_shut
+            && !self.half_closed
+            && !self.returned
+            && may_speak
+            && self.write_failure.is_none()
+            && !self.is_clean_end_sent()
     }
 
     /// `close_clean` leaves the stream open: there is nothing to do after its close_notify.
@@ -237,7 +248,7 @@ impl Core {
 
     /// What an event loop should wait for.
     pub fn interest(&self) -> crate::Interest {
-        let over = matches!(self.ending, Ending::Closed | Ending::Cleaned);
+        let over = self.returned || matches!(self.ending, Ending::Closed | Ending::Cleaned);
         crate::Interest {
             readable: !over && !self.connection.has_ended(),
             writable: self.has_output() || (!self.settled && self.connection.is_to_speak_first()),

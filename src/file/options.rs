@@ -257,9 +257,9 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     /// The stream as it was, and what was read from it and not consumed.
     pub fn into_stream(self) -> (S, Vec<u8>) {
         let mut core = self.core.into_inner();
-        let unread = match core.ending {
-            super::Ending::Cleaned => core.leftover,
-            _ => self.stream.give_back(&self.inherited, core.connection.take_input()),
+        let unread = match core.returned {
+            true => core.leftover,
+            false => self.stream.give_back(&self.inherited, core.connection.take_input()),
         };
         (self.stream, unread)
     }

@@ -102,6 +102,11 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             core = self.send_output(core, call, wait).0;
             core.writing.release(&self.can_write);
         }
+        if self.stream.is_file() && core.writing.is_free() && !core.reading {
+            core.drop_output();
+            let unread = core.connection.take_input();
+            self.give_stream_back(&mut core, unread);
+        }
         self.wake_all(&core);
         core
     }
@@ -307,6 +312,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
                 false => return (core, Ok(true)),
             };
             let mut flush_owed = core.flush_owed;
+            let is_last = core.flight_is_last;
             let wait = match wait {
                 Wait::No => Wait::No,
                 Wait::Until(_) => Wait::Until(core.deadline(call)),
@@ -315,6 +321,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             let sleeper = core.fell_asleep(wait);
             drop(core);
             let mut result = match step {
+                Step::Send if is_last => self.stream.send_last(flight.as_slice(), wait),
                 Step::Send => self.stream.send(flight.as_slice(), wait),
                 Step::Flush => Ok(0),
                 Step::Push => self.stream.push(wait).map(|()| 0),
@@ -394,6 +401,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             }
             // A failed connection has no more to say, and one whose handshake is not done has not yet.
             if core.connection.is_handshake_done() && core.connection.close().is_ok() && core.connection.has_output() {
+                core.flight_is_last = !matches!(core.ending, Ending::Cleaning | Ending::Cleaned);
                 continue;
             }
             if !matches!(core.ending, Ending::Cleaning | Ending::Cleaned) {

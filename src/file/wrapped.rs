@@ -64,6 +64,10 @@ macro_rules! transport_for_file {
                 self.shared().is_ready()
             }
 
+            fn is_file(&self) -> bool {
+                true
+            }
+
             fn holds_back(&self) -> bool {
                 self.shared().lock().has_output()
             }

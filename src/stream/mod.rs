@@ -27,8 +27,8 @@ pub(crate) use wait::{after, Sleeper, Wait};
 /// | [`Duplex`] of two halves that std makes with a descriptor (a child's pipes, say) | yes |
 /// | [`Duplex`] of other halves, [`ReadWrite`] | no: `Unsupported` |
 ///
-/// A socket lends its `SO_RCVTIMEO` and `SO_SNDTIMEO` to the file while it is wrapped: what was set becomes the file's
-/// time-outs, and is put back when the stream is released. Use the file's own `set_read_timeout` meanwhile, not that
+/// A socket lends its `SO_RCVTIMEO` to the file while it is wrapped: what was set there and in `SO_SNDTIMEO` becomes the
+/// file's time-outs, and is put back when the stream is released. Use the file's own `set_read_timeout` meanwhile, not that
 /// of `get_ref()`.
 pub trait Stream: Transport {}
 
@@ -59,6 +59,11 @@ pub trait Transport: Send + Sync + 'static {
     /// Writes. Errors as `recv`.
     fn send(&self, buf: &[u8], wait: Wait) -> io::Result<usize>;
 
+    /// As `send`, for bytes that `half_close` follows at once.
+    fn send_last(&self, buf: &[u8], wait: Wait) -> io::Result<usize> {
+        self.send(buf, wait)
+    }
+
     /// Passes on what a buffered writer holds.
     fn flush(&self) -> io::Result<()> {
         Ok(())
@@ -79,6 +84,11 @@ pub trait Transport: Send + Sync + 'static {
 
     /// Something can be read that no descriptor tells of.
     fn is_ready(&self) -> bool {
+        false
+    }
+
+    /// The stream is a file itself, on which others may have handles.
+    fn is_file(&self) -> bool {
         false
     }
 

@@ -14,9 +14,15 @@ use socket2::{SockRef, Socket};
 use super::wait::{retry, wait_ready, wait_writable};
 use super::{Inherited, Transport, Wait};
 
-/// While a file has a socket, a blocking call on it returns after this long, so that what nobody bounds can still be
+/// While a file has a socket, a blocking read of it returns after this long, so that what nobody bounds can still be
 /// broken off: the call is then continued by a poll that can be woken. Data that comes sooner costs one system call.
 const SLICE: Duration = Duration::from_millis(20);
+
+/// For what is followed by a half-close at once: both then go in one segment.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const MORE: SendFlags = SendFlags::MORE;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+const MORE: SendFlags = SendFlags::empty();
 
 macro_rules! transport_for_socket {
     ($socket:ty, $peer:expr) => {
@@ -39,7 +45,11 @@ macro_rules! transport_for_socket {
             }
 
             fn send(&self, buf: &[u8], wait: Wait) -> io::Result<usize> {
-                transmit(self.as_fd(), buf, wait)
+                transmit(self.as_fd(), buf, wait, SendFlags::empty())
+            }
+
+            fn send_last(&self, buf: &[u8], wait: Wait) -> io::Result<usize> {
+                transmit(self.as_fd(), buf, wait, MORE)
             }
 
             // A socket whose peer has gone is ended already.
@@ -84,14 +94,12 @@ fn take_over(fd: BorrowedFd<'_>) -> io::Result<Inherited> {
         backend: None,
     };
     socket.set_read_timeout(Some(SLICE))?;
-    socket.set_write_timeout(Some(SLICE))?;
     Ok(inherited)
 }
 
 fn restore(fd: BorrowedFd<'_>, inherited: &Inherited) {
     let socket = SockRef::from(&fd);
     let _ = socket.set_read_timeout(inherited.read_timeout);
-    let _ = socket.set_write_timeout(inherited.write_timeout);
 }
 
 /// Whether there is time for a blocking call, and until when to wait in all.
@@ -114,12 +122,8 @@ fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> 
     retry(fd, PollFlags::IN, wait, || Ok(recv(fd, &mut *buf, RecvFlags::DONTWAIT)?.0))
 }
 
-fn transmit(fd: BorrowedFd<'_>, buf: &[u8], wait: Wait) -> io::Result<usize> {
-    if let Some(deadline) = may_block(wait) {
-        match send(fd, buf, SendFlags::NOSIGNAL) {
-            Err(rustix::io::Errno::WOULDBLOCK) => wait_ready(fd, PollFlags::OUT, deadline)?,
-            result => return Ok(result?),
-        }
-    }
-    retry(fd, PollFlags::OUT, wait, || Ok(send(fd, buf, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?))
+/// There is mostly room, so a send that does not block costs no more than one that does.
+fn transmit(fd: BorrowedFd<'_>, buf: &[u8], wait: Wait, flags: SendFlags) -> io::Result<usize> {
+    let flags = flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+    retry(fd, PollFlags::OUT, wait, || Ok(send(fd, buf, flags)?))
 }
