@@ -249,9 +249,13 @@ impl Core {
     /// What an event loop should wait for.
     pub fn interest(&self) -> crate::Interest {
         let over = self.returned || matches!(self.ending, Ending::Closed | Ending::Cleaned);
+        let is_ending = matches!(self.ending, Ending::Closing | Ending::Cleaning);
         crate::Interest {
             readable: !over && !self.connection.has_ended(),
-            writable: self.has_output() || (!self.settled && self.connection.is_to_speak_first()),
+            // Where the next call needs nothing more to come to its end: a wait that ends at once.
+            writable: (is_ending && self.connection.has_ended())
+                || self.has_output()
+                || (!self.settled && self.connection.is_to_speak_first()),
         }
     }
 
