@@ -1,0 +1,70 @@
+//! Certificates that are wrong in one respect each.
+
+use rcgen::{date_time_ymd, BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use sslfile::Certificate;
+
+use crate::common::{Pair, NAME};
+
+/// A CA of its own.
+pub struct Authority {
+    pub pem: String,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+fn ca_params(name: &str) -> CertificateParams {
+    let mut params = CertificateParams::new(Vec::<String>::new()).expect("ca");
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    params.distinguished_name.push(DnType::CommonName, name);
+    params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params
+}
+
+/// For the usual names.
+pub fn leaf_params() -> CertificateParams {
+    let names = [NAME, "127.0.0.1", "::1"].map(String::from);
+    let mut params = CertificateParams::new(names).expect("names");
+    params.distinguished_name.push(DnType::CommonName, NAME);
+    params
+}
+
+impl Authority {
+    pub fn new(name: &str) -> Authority {
+        let key = KeyPair::generate().expect("key");
+        let params = ca_params(name);
+        let pem = params.self_signed(&key).expect("ca").pem();
+        Authority { pem, issuer: Issuer::new(params, key) }
+    }
+
+    pub fn certificate(&self) -> Certificate {
+        Certificate::from_pem(self.pem.as_bytes()).expect("ca")
+    }
+
+    /// A leaf alone, with its key.
+    pub fn sign(&self, params: CertificateParams) -> Pair {
+        let key = KeyPair::generate().expect("key");
+        let leaf = params.signed_by(&key, &self.issuer).expect("leaf");
+        Pair { chain: leaf.pem(), key: key.serialize_pem() }
+    }
+
+    /// A CA under this one.
+    pub fn intermediate(&self, name: &str) -> Authority {
+        let key = KeyPair::generate().expect("key");
+        let params = ca_params(name);
+        let pem = params.signed_by(&key, &self.issuer).expect("ca").pem();
+        Authority { pem, issuer: Issuer::new(params, key) }
+    }
+
+    pub fn expired(&self) -> Pair {
+        let mut params = leaf_params();
+        params.not_before = date_time_ymd(2001, 1, 1);
+        params.not_after = date_time_ymd(2002, 1, 1);
+        self.sign(params)
+    }
+
+    pub fn not_yet_valid(&self) -> Pair {
+        let mut params = leaf_params();
+        params.not_before = date_time_ymd(2090, 1, 1);
+        params.not_after = date_time_ymd(2091, 1, 1);
+        self.sign(params)
+    }
+}

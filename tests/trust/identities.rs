@@ -1,0 +1,280 @@
+//! Keys and certificates in all their wrappings, and what is said about bad ones.
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+
+use openssl::pkcs12::Pkcs12;
+use openssl::pkey::{PKey, Private};
+use openssl::stack::Stack;
+use openssl::symm::Cipher;
+use openssl::x509::X509;
+use sslfile::{Certificate, Context, Identity};
+
+use crate::common::{certs, client_context, engines, within, Pair, LONG, NAME};
+use crate::{assert_says, shake};
+
+fn key_of(pair: &Pair) -> PKey<Private> {
+    PKey::private_key_from_pem(pair.key.as_bytes()).expect("key")
+}
+
+fn text(pem: Vec<u8>) -> String {
+    String::from_utf8(pem).expect("PEM")
+}
+
+fn pkcs1(pair: &Pair) -> String {
+    text(key_of(pair).rsa().expect("rsa").private_key_to_pem().expect("pem"))
+}
+
+fn sec1(pair: &Pair) -> String {
+    text(key_of(pair).ec_key().expect("ec").private_key_to_pem().expect("pem"))
+}
+
+/// As `openssl ecparam -genkey` writes it: the curve (prime256v1) in a block of its own before the key.
+fn sec1_with_parameters(pair: &Pair) -> String {
+    format!("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n{}", sec1(pair))
+}
+
+fn pkcs12(pair: &Pair, password: &str) -> Vec<u8> {
+    let chain = X509::stack_from_pem(pair.chain.as_bytes()).expect("chain");
+    let mut rest = Stack::new().expect("stack");
+    for certificate in &chain[1..] {
+        rest.push(certificate.clone()).expect("stack");
+    }
+    let mut builder = Pkcs12::builder();
+    builder.name("test").pkey(&key_of(pair)).cert(&chain[0]).ca(rest);
+    builder.build2(password).expect("archive").to_der().expect("archive")
+}
+
+/// It serves, on every engine, and the client sees the leaf.
+#[track_caller]
+fn assert_serves(identity: io::Result<Identity>, pair: &Pair) {
+    let identity = identity.expect("identity");
+    let leaf = Certificate::from_pem(pair.chain.as_bytes()).expect("leaf");
+    for engine in engines() {
+        let (identity, leaf) = (identity.clone(), leaf.clone());
+        within(LONG, move || {
+            let server = Context::builder().engine(engine).identity(identity).build().expect("context");
+            let (client, _server) = shake(&client_context(engine), NAME, &server, false).files();
+            assert_eq!(client.peer_certificate(), Some(leaf));
+        });
+    }
+}
+
+fn from_texts(chain: &str, key: &str) -> io::Result<Identity> {
+    Identity::from_pem(chain.as_bytes(), key.as_bytes())
+}
+
+#[test]
+fn pkcs8_keys_serve() {
+    for pair in [&certs().ecdsa, &certs().rsa] {
+        assert!(pair.key.starts_with("-----BEGIN PRIVATE KEY-----"));
+        assert_serves(from_texts(&pair.chain, &pair.key), pair);
+    }
+}
+
+#[test]
+fn pkcs1_keys_serve() {
+    let pair = &certs().rsa;
+    let key = pkcs1(pair);
+    assert!(key.starts_with("-----BEGIN RSA PRIVATE KEY-----"));
+    assert_serves(from_texts(&pair.chain, &key), pair);
+}
+
+#[test]
+fn sec1_keys_serve() {
+    let pair = &certs().ecdsa;
+    let key = sec1(pair);
+    assert!(key.starts_with("-----BEGIN EC PRIVATE KEY-----"));
+    assert_serves(from_texts(&pair.chain, &key), pair);
+    assert_serves(from_texts(&pair.chain, &sec1_with_parameters(pair)), pair);
+}
+
+#[test]
+fn pkcs12_archives_serve() {
+    for pair in [&certs().ecdsa, &certs().rsa] {
+        for password in ["secret", ""] {
+            assert_serves(Identity::from_pkcs12(&pkcs12(pair, password), password), pair);
+        }
+    }
+}
+
+/// One file for both, in either order; Windows line ends; words between the blocks, as `openssl s_client` and p12 tools leave them.
+#[test]
+fn pem_is_taken_as_people_have_it() {
+    let pair = &certs().ecdsa;
+    for all in [format!("{}{}", pair.chain, pair.key), format!("{}{}", pair.key, pair.chain)] {
+        assert_serves(from_texts(&all, &all), pair);
+    }
+    let words = |pem: &str| format!("Bag Attributes\n    friendlyName: test\n{pem}\nThe end.\n");
+    assert_serves(from_texts(&words(&pair.chain), &words(&pair.key)), pair);
+    let windows = |pem: &str| pem.replace("\r\n", "\n").replace('\n', "\r\n");
+    assert_serves(from_texts(&windows(&pair.chain), &windows(&pair.key)), pair);
+}
+
+struct Folder(tempfile::TempDir);
+
+impl Folder {
+    fn new() -> Folder {
+        Folder(tempfile::tempdir().expect("folder"))
+    }
+    fn file(&self, name: &str, content: &str) -> PathBuf {
+        let path = self.0.path().join(name);
+        fs::write(&path, content).expect("file");
+        path
+    }
+}
+
+#[test]
+fn files_serve_two_or_one() {
+    let folder = Folder::new();
+    let pair = &certs().ecdsa;
+    let chain = folder.file("chain.pem", &pair.chain);
+    let key = folder.file("key.pem", &pair.key);
+    let both = folder.file("both.pem", &format!("{}{}", pair.chain, pair.key));
+    assert_serves(Identity::from_pem_files(&chain, &key), pair);
+    assert_serves(Identity::from_pem_files(&both, &both), pair);
+}
+
+/// The files in question by name, the block and the reason.
+#[track_caller]
+fn assert_bad(chain: &Path, key: &Path, kind: ErrorKind, words: &[&str]) {
+    let error = Identity::from_pem_files(chain, key).expect_err("a bad pair");
+    assert_eq!(error.kind(), kind, "{error}");
+    assert!(sslfile::Error::of(&error).is_some());
+    assert_says(&error, words);
+}
+
+#[test]
+fn bad_pairs_are_named_with_file_block_and_reason() {
+    let folder = Folder::new();
+    let pair = &certs().ecdsa;
+    let chain = folder.file("chain.pem", &pair.chain);
+    let key = folder.file("key.pem", &pair.key);
+    let bad = ErrorKind::InvalidInput;
+
+    let wrong = folder.file("wrong.pem", &certs().rsa.key);
+    assert_bad(&chain, &wrong, bad, &["wrong.pem", "chain.pem", "PRIVATE KEY", "belong"]);
+    let wrong = folder.file("same-kind.pem", &certs().client.key);
+    assert_bad(&chain, &wrong, bad, &["same-kind.pem", "chain.pem", "PRIVATE KEY", "belong"]);
+
+    // Swapped, and told so.
+    assert_bad(&key, &chain, bad, &["key.pem", "CERTIFICATE", "PRIVATE KEY", "swapped"]);
+    assert_bad(&chain, &chain, bad, &["chain.pem", "PRIVATE KEY", "CERTIFICATE"]);
+    assert_bad(&key, &key, bad, &["key.pem", "CERTIFICATE"]);
+
+    let empty = folder.file("empty.pem", "");
+    assert_bad(&empty, &key, bad, &["empty.pem", "is empty"]);
+    assert_bad(&chain, &empty, bad, &["empty.pem", "is empty"]);
+    let prose = folder.file("prose.pem", "not PEM at all\n");
+    assert_bad(&prose, &key, bad, &["prose.pem", "no PEM block"]);
+    assert_bad(&chain, &prose, bad, &["prose.pem", "no PEM block"]);
+
+    let nowhere = folder.0.path().join("nowhere.pem");
+    assert_bad(&nowhere, &key, ErrorKind::NotFound, &["nowhere.pem"]);
+    assert_bad(&chain, &nowhere, ErrorKind::NotFound, &["nowhere.pem"]);
+}
+
+#[test]
+fn encrypted_keys_are_told_from_broken_ones() {
+    let folder = Folder::new();
+    let bad = ErrorKind::InvalidInput;
+    let (cipher, word) = (Cipher::aes_128_cbc(), b"secret");
+    let pair = &certs().rsa;
+    let chain = folder.file("chain.pem", &pair.chain);
+    let pkcs8 = key_of(pair).private_key_to_pem_pkcs8_passphrase(cipher, word).expect("pem");
+    let file = folder.file("pkcs8.pem", &text(pkcs8));
+    assert_bad(&chain, &file, bad, &["pkcs8.pem", "ENCRYPTED PRIVATE KEY", "the key is encrypted"]);
+    let rsa = key_of(pair).rsa().expect("rsa");
+    let old = rsa.private_key_to_pem_passphrase(cipher, word).expect("pem");
+    let file = folder.file("old.pem", &text(old));
+    assert_bad(&chain, &file, bad, &["old.pem", "RSA PRIVATE KEY", "encrypted"]);
+
+    let pair = &certs().ecdsa;
+    let chain = folder.file("chain.pem", &pair.chain);
+    let ec = key_of(pair).ec_key().expect("ec");
+    let old = ec.private_key_to_pem_passphrase(cipher, word).expect("pem");
+    let file = folder.file("old-ec.pem", &text(old));
+    assert_bad(&chain, &file, bad, &["old-ec.pem", "EC PRIVATE KEY", "encrypted"]);
+}
+
+#[test]
+fn broken_blocks_are_named() {
+    let folder = Folder::new();
+    let bad = ErrorKind::InvalidInput;
+    let pair = &certs().ecdsa;
+    let chain = folder.file("chain.pem", &pair.chain);
+    let key = folder.file("key.pem", &pair.key);
+    let block = |tag: &str, body: &str| format!("-----BEGIN {tag}-----\n{body}\n-----END {tag}-----\n");
+
+    // Base64 that is none, DER that is none, an end that never comes.
+    for body in ["!!!!", "AAAA"] {
+        for tag in ["PRIVATE KEY", "RSA PRIVATE KEY", "EC PRIVATE KEY"] {
+            let file = folder.file("broken-key.pem", &block(tag, body));
+            assert_bad(&chain, &file, bad, &["broken-key.pem"]);
+        }
+        let file = folder.file("broken-chain.pem", &block("CERTIFICATE", body));
+        assert_bad(&file, &key, bad, &["broken-chain.pem"]);
+    }
+    let cut = &pair.chain[..pair.chain.len() / 4];
+    let file = folder.file("cut.pem", cut);
+    assert_bad(&file, &key, bad, &["cut.pem"]);
+    let file = folder.file("cut-key.pem", &pair.key[..pair.key.len() / 2]);
+    assert_bad(&chain, &file, bad, &["cut-key.pem"]);
+}
+
+#[test]
+fn bad_archives_are_told_apart() {
+    let archive = pkcs12(&certs().ecdsa, "secret");
+    for wrong in ["", "Secret", "secret "] {
+        let error = Identity::from_pkcs12(&archive, wrong).expect_err("a wrong password");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert_says(&error, &["PKCS#12", "password"]);
+    }
+    for broken in [&b""[..], b"no archive", &archive[..archive.len() / 2]] {
+        let error = Identity::from_pkcs12(broken, "secret").expect_err("a broken archive");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert_says(&error, &["PKCS#12"]);
+    }
+}
+
+#[test]
+fn certificates_from_pem_and_der() {
+    let chain = &certs().ecdsa.chain;
+    let all = Certificate::stack_from_pem(chain.as_bytes()).expect("chain");
+    assert_eq!(all.len(), 2);
+    let first = Certificate::from_pem(chain.as_bytes()).expect("leaf");
+    assert_eq!(first, all[0]);
+    assert_ne!(first, all[1]);
+    let again = Certificate::from_der(&first.to_der()).expect("leaf");
+    assert_eq!(again, first);
+    let known = X509::from_pem(chain.as_bytes()).expect("leaf").to_der().expect("der");
+    assert_eq!(first.to_der(), known);
+
+    for (bad, word) in [("", "empty"), ("prose", "no PEM block"), (certs().ecdsa.key.as_str(), "CERTIFICATE")] {
+        let error = Certificate::from_pem(bad.as_bytes()).expect_err("no certificate");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+        assert_says(&error, &[word]);
+    }
+    for bad in [&b""[..], b"\x30\x03abc", &first.to_der()[..100]] {
+        let error = Certificate::from_der(bad).expect_err("no certificate");
+        assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    }
+}
+
+/// Neither `Debug` nor an error shows key material.
+#[test]
+fn secrets_are_not_shown() {
+    let pair = &certs().ecdsa;
+    let shown =
+        format!("{:?} {:?}", pair.identity(), Context::builder().identity(pair.identity()).build().expect("context"));
+    let error = from_texts(&certs().rsa.chain, &pair.key).expect_err("a wrong key");
+    let told = format!("{error} {error:?}");
+    for line in pair.key.lines().filter(|line| !line.starts_with("-----")) {
+        assert!(!shown.contains(line), "{shown}");
+        assert!(!told.contains(line), "{told}");
+    }
+    let der = key_of(pair).private_key_to_pkcs8().expect("der");
+    let listed = format!("{:?}", &der[..40]);
+    assert!(!shown.contains(listed.trim_matches(['[', ']'])), "{shown}");
+}
