@@ -7,7 +7,7 @@ use std::sync::Arc;
 ///
 /// The `io::Error` has a [`kind`](io::Error::kind) that code written for `TcpStream` understands; [`Error::of`] finds
 /// the TLS side of the story inside it. Errors of the operating system (a refused connect, say) are passed on as they
-/// are and have no `Error` inside.
+/// are and have no `Error` inside; nor has a bare `WouldBlock`, which is no failure.
 ///
 /// ```
 /// use sslfile::{Context, Error, ErrorKind, SslFile};

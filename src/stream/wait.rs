@@ -2,11 +2,11 @@ use std::cell::OnceCell;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use rustix::pipe::{pipe_with, PipeFlags};
 
 /// How long an operation on a stream may take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,14 +22,15 @@ pub(crate) fn after(time: Duration) -> Option<Instant> {
     Instant::now().checked_add(time)
 }
 
-/// One thread's bed: what others use to wake it from a `poll`.
+/// What others use to wake a thread from a `poll`.
 ///
-/// There is one for each thread, not for each file, so that an idle connection costs no descriptor.
+/// There is one for each thread, not for each file, and it has a descriptor only while the thread is asleep: an idle
+/// connection costs none, and a thread that has used files leaves none behind.
 #[derive(Default)]
 pub(crate) struct Sleeper {
     woken: AtomicBool,
-    /// Made when the thread polls for the first time: (read end, write end).
-    pipe: OnceLock<(OwnedFd, OwnedFd)>,
+    /// The end to write to, while the thread is in `poll`.
+    bed: Mutex<Option<Arc<OwnedFd>>>,
 }
 
 thread_local! {
@@ -44,30 +45,33 @@ impl Sleeper {
 
     /// Ends the thread's `poll`, or its next one: at worst a thread looks once more than it must.
     pub fn wake(&self) {
-        // First the flag, then the pipe; the sleeper makes the pipe first and then looks at the flag. So one of us sees
+        // First the flag, then the bed; the sleeper makes its bed first and then looks at the flag. So one of us sees
         // the other.
         self.woken.store(true, Ordering::SeqCst);
-        if let Some((_, write)) = self.pipe.get() {
-            // A full pipe wakes as well.
-            let _ = rustix::io::write(write, &[0]);
+        let bed = self.bed.lock().clone();
+        if let Some(bed) = bed {
+            // Nobody has written to it before, so there is room.
+            let _ = rustix::io::write(&*bed, &1u64.to_ne_bytes());
         }
     }
 
-    fn bed(&self) -> io::Result<&OwnedFd> {
-        if self.pipe.get().is_none() {
-            let ends = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-            let _ = self.pipe.set(ends);
-        }
-        Ok(&self.pipe.get().expect("set above").0)
+    fn take_wake_up(&self) -> bool {
+        self.woken.swap(false, Ordering::SeqCst)
     }
+}
 
-    fn take_wake_up(&self, bed: &OwnedFd) -> bool {
-        if !self.woken.swap(false, Ordering::SeqCst) {
-            return false;
-        }
-        let mut drain = [0; 64];
-        while rustix::io::read(bed, &mut drain).is_ok_and(|n| n == drain.len()) {}
-        true
+/// A descriptor to poll and one to write to, which may be the same.
+fn make_bed() -> io::Result<(Arc<OwnedFd>, Arc<OwnedFd>)> {
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    {
+        use rustix::event::{eventfd, EventfdFlags};
+        let bed = Arc::new(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?);
+        Ok((bed.clone(), bed))
+    }
+    #[cfg(not(any(target_os = "linux", target_os = "android")))]
+    {
+        let (read, write) = rustix::pipe::pipe()?;
+        Ok((Arc::new(read), Arc::new(write)))
     }
 }
 
@@ -80,8 +84,20 @@ pub(crate) fn wait_ready(fd: BorrowedFd<'_>, flags: PollFlags, deadline: Option<
 
 fn wait_any(wanted: &[(BorrowedFd<'_>, PollFlags)], deadline: Option<Instant>) -> io::Result<()> {
     let sleeper = Sleeper::current();
-    let bed = sleeper.bed()?;
-    if sleeper.take_wake_up(bed) {
+    let (bed, doorbell) = make_bed()?;
+    *sleeper.bed.lock() = Some(doorbell);
+    let result = sleep(&sleeper, &bed, wanted, deadline);
+    *sleeper.bed.lock() = None;
+    result
+}
+
+fn sleep(
+    sleeper: &Sleeper,
+    bed: &OwnedFd,
+    wanted: &[(BorrowedFd<'_>, PollFlags)],
+    deadline: Option<Instant>,
+) -> io::Result<()> {
+    if sleeper.take_wake_up() {
         return Err(io::ErrorKind::Interrupted.into());
     }
     let left = deadline.map(|deadline| {
@@ -98,7 +114,7 @@ fn wait_any(wanted: &[(BorrowedFd<'_>, PollFlags)], deadline: Option<Instant>) -
     if fds[1..].iter().any(|fd| !fd.revents().is_empty()) {
         return Ok(());
     }
-    sleeper.take_wake_up(bed);
+    sleeper.take_wake_up();
     Err(match ready {
         0 => io::ErrorKind::TimedOut.into(),
         _ => io::ErrorKind::Interrupted.into(),

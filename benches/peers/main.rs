@@ -1,0 +1,199 @@
+//! Peers and `sslfile` in turn, in one process, over loopback. README.md in the folder above says how to read the figures.
+//!
+//! `cargo bench --bench peers -- --help`
+
+mod cases;
+mod certs;
+mod mutex;
+mod ours;
+mod peer;
+mod pin;
+mod plain;
+mod raw_native;
+mod raw_openssl;
+mod raw_rustls;
+mod report;
+mod syscalls;
+
+use std::env;
+use std::io;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::mpsc::{self, RecvTimeoutError, Sender};
+use std::thread;
+use std::time::Duration;
+
+use clap::Parser;
+
+use cases::{Case, Sample, CASES};
+use peer::Peer;
+use pin::Pin;
+use report::Row;
+use syscalls::Counter;
+
+/// Speed of TLS streams: peers and sslfile in turn, over loopback.
+#[derive(Parser)]
+#[command(bin_name = "cargo bench --bench peers --")]
+struct Args {
+    /// How often everything is measured [default: 9, with --quick or --syscalls 3]
+    #[arg(long)]
+    rounds: Option<usize>,
+    /// Cases to measure, separated by commas [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    cases: Vec<String>,
+    /// Peers to measure; `a+b` has the client of one and the server of another [default: all]
+    #[arg(long, value_delimiter = ',', value_name = "NAME")]
+    peers: Vec<String>,
+    /// A quarter of the work and fewer rounds
+    #[arg(long)]
+    quick: bool,
+    /// Where the two ends run [default: what suits the case]
+    #[arg(long, value_enum)]
+    pin: Option<Pin>,
+    /// Write every measurement, or with --syscalls every count, to this file
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+    /// Count system calls instead of measuring time [default: with strace]
+    #[arg(long, value_enum, value_name = "WITH", num_args = 0..=1, require_equals = true, default_missing_value = "strace")]
+    syscalls: Option<Counter>,
+    /// One measurement of one peer and one case, for profilers
+    #[arg(long, value_name = "PEER:CASE")]
+    one: Option<String>,
+    /// How much, in bytes, trips or handshakes; goes with --one
+    #[arg(long, requires = "one")]
+    amount: Option<u64>,
+    /// Names of peers and cases
+    #[arg(long)]
+    list: bool,
+    /// What cargo adds
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> ExitCode {
+    // `cargo test` starts benches too, with arguments meant for tests: show in a moment that everything runs.
+    let measures = env::args().any(|arg| arg == "--bench" || arg == "--one");
+    let done = if measures { run(Args::parse()) } else { smoke() };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(args: Args) -> io::Result<()> {
+    raise_descriptor_limit();
+    if let Some(pin) = args.pin {
+        pin::override_all(pin);
+    }
+    if args.list {
+        println!("peers: {}", Peer::names().join(" "));
+        println!("cases: {}", CASES.iter().map(|case| case.name).collect::<Vec<_>>().join(" "));
+        return Ok(());
+    }
+    if let Some(one) = &args.one {
+        return run_one(one, args.amount);
+    }
+    let cases = match args.cases.is_empty() {
+        true => CASES.iter().collect(),
+        false => args.cases.iter().map(|name| Case::find(name)).collect::<io::Result<Vec<_>>>()?,
+    };
+    let peers = match args.peers.is_empty() {
+        true => make_peers(Peer::names())?,
+        false => make_peers(args.peers.iter().map(String::as_str))?,
+    };
+    let rounds = args.rounds.unwrap_or(if args.quick || args.syscalls.is_some() { 3 } else { 9 }).max(1);
+    if let Some(counter) = args.syscalls {
+        return syscalls::run(counter, &cases, &peers, rounds, args.csv.as_deref());
+    }
+    let rows = measure(&cases, &peers, rounds, if args.quick { 4 } else { 1 })?;
+    report::print(&rows, &cases, &peers);
+    match &args.csv {
+        Some(path) => report::write_csv(path, &rows),
+        None => Ok(()),
+    }
+}
+
+fn make_peers<'a>(names: impl IntoIterator<Item = &'a str>) -> io::Result<Vec<Peer>> {
+    names.into_iter().map(Peer::new).collect()
+}
+
+/// Each round runs each case with each peer, there and back, so that whoever is compared is measured within a second.
+fn measure(cases: &[&'static Case], peers: &[Peer], rounds: usize, divisor: u64) -> io::Result<Vec<Row>> {
+    let mut rows = Vec::new();
+    for round in 0..rounds {
+        eprintln!("round {} of {rounds}", round + 1);
+        for case in cases {
+            let mut order: Vec<&Peer> = peers.iter().collect();
+            if round % 2 == 1 {
+                order.reverse();
+            }
+            for peer in order {
+                let amount = case.amount / divisor;
+                if let Some(sample) = watched(case, peer, amount)? {
+                    let peer = peer.name.clone();
+                    rows.push(Row { round, case, peer, amount, sample });
+                }
+            }
+        }
+    }
+    Ok(rows)
+}
+
+/// A peer that hangs ends the run, with its name.
+fn watched(case: &Case, peer: &Peer, amount: u64) -> io::Result<Option<Sample>> {
+    const LIMIT: Duration = Duration::from_secs(60);
+    let what = format!("{} with {}", case.name, peer.name);
+    let (done, wait): (Sender<()>, _) = mpsc::channel();
+    thread::spawn(move || {
+        if wait.recv_timeout(LIMIT) == Err(RecvTimeoutError::Timeout) {
+            eprintln!("error: {what} is not done after {LIMIT:?}");
+            std::process::exit(1);
+        }
+    });
+    let sample = case.run(peer, amount);
+    drop(done);
+    sample
+}
+
+fn run_one(one: &str, amount: Option<u64>) -> io::Result<()> {
+    let Some((peer, case)) = one.split_once(':') else {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "--one wants PEER:CASE"));
+    };
+    let (peer, case) = (Peer::new(peer)?, Case::find(case)?);
+    let amount = amount.unwrap_or(case.amount);
+    match case.run(&peer, amount)? {
+        Some(Sample { wall, client_cpu, server_cpu, negotiated }) => println!(
+            "{one}: {amount} {}s in {wall:?}, CPU client {client_cpu:?} server {server_cpu:?}, {negotiated}",
+            case.unit.name(),
+        ),
+        None => println!("{one}: not possible"),
+    }
+    Ok(())
+}
+
+/// Everything once, with next to nothing to do.
+fn smoke() -> io::Result<()> {
+    for peer in make_peers(Peer::names())? {
+        for case in CASES {
+            let word = match watched(case, &peer, case.smoke)? {
+                Some(_) => "ok",
+                None => "not possible",
+            };
+            println!("{} with {}: {word}", case.name, peer.name);
+        }
+    }
+    Ok(())
+}
+
+/// Each handshake of a case has its two sockets from the beginning.
+fn raise_descriptor_limit() {
+    use rustix::process::{getrlimit, setrlimit, Resource};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(e) = setrlimit(Resource::Nofile, limit) {
+        eprintln!("cannot raise the limit on open files: {e}");
+    }
+}

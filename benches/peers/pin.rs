@@ -1,0 +1,82 @@
+//! Which processor each end runs on. Left to the system, two threads that wait for one another land on one processor or on
+//! two as it likes, and what differs by a factor of three is the luck and not the peer.
+
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::OnceLock;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Pin {
+    /// The system decides
+    Free,
+    /// Both ends on one processor
+    Together,
+    /// Each end on its own
+    Apart,
+}
+
+/// What the user wants for all cases.
+static WANTED: OnceLock<Pin> = OnceLock::new();
+static CURRENT: AtomicU8 = AtomicU8::new(Pin::Free as u8);
+
+/// Instead of what suits each case.
+pub fn override_all(pin: Pin) {
+    WANTED.get_or_init(|| pin);
+}
+
+/// From now on, for a case that `pin` suits. The calling thread is a client.
+pub fn set(pin: Pin) {
+    CURRENT.store(*WANTED.get().unwrap_or(&pin) as u8, Ordering::Relaxed);
+    client();
+}
+
+/// The calling thread is a client.
+pub fn client() {
+    if CURRENT.load(Ordering::Relaxed) == Pin::Free as u8 {
+        processors::run_on_any();
+    } else {
+        processors::run_on(0);
+    }
+}
+
+/// The calling thread is a server.
+pub fn server() {
+    match CURRENT.load(Ordering::Relaxed) {
+        pin if pin == Pin::Together as u8 => processors::run_on(0),
+        pin if pin == Pin::Apart as u8 => processors::run_on(1),
+        _ => processors::run_on_any(),
+    }
+}
+
+#[cfg(target_os = "linux")]
+mod processors {
+    use std::sync::OnceLock;
+
+    use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
+
+    /// Those that the process may use, asked before the first change.
+    fn allowed() -> &'static CpuSet {
+        static ALLOWED: OnceLock<CpuSet> = OnceLock::new();
+        ALLOWED.get_or_init(|| sched_getaffinity(None).unwrap_or_default())
+    }
+
+    pub fn run_on_any() {
+        // On failure the thread stays where it is, which is where it may be.
+        let _ = sched_setaffinity(None, allowed());
+    }
+
+    /// The `n`th of them; the last if there are fewer.
+    pub fn run_on(n: usize) {
+        let all = (0..CpuSet::MAX_CPU).filter(|cpu| allowed().is_set(*cpu));
+        if let Some(cpu) = all.take(n + 1).last() {
+            let mut one = CpuSet::new();
+            one.set(cpu);
+            let _ = sched_setaffinity(None, &one);
+        }
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+mod processors {
+    pub fn run_on_any() {}
+    pub fn run_on(_: usize) {}
+}
