@@ -1,6 +1,6 @@
 #![allow(dead_code)]
 use sslfile::*;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::Shutdown;
 use std::thread;
 use std::time::Duration;
