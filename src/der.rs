@@ -36,3 +36,30 @@ pub(crate) fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     parts.iter().for_each(|p| out.extend_from_slice(p));
     out
 }
+
+/// The object identifier of a PKCS#8 key's algorithm (RFC 5208, section 5).
+#[cfg_attr(feature = "openssl", allow(dead_code, reason = "OpenSSL compares the keys themselves"))]
+pub(crate) fn key_algorithm(key: &[u8]) -> Option<&[u8]> {
+    let (_, fields, _) = element(key)?;
+    let (_, _version, fields) = element(fields)?;
+    let (_, algorithm, _) = element(fields)?;
+    element(algorithm).map(|(_, oid, _)| oid)
+}
+
+/// The object identifier of the algorithm of a certificate's public key (RFC 5280, section 4.1).
+#[cfg_attr(feature = "openssl", allow(dead_code, reason = "OpenSSL compares the keys themselves"))]
+pub(crate) fn certificate_algorithm(certificate: &[u8]) -> Option<&[u8]> {
+    const VERSION: u8 = 0xa0;
+    let (_, parts, _) = element(certificate)?;
+    let (_, mut fields, _) = element(parts)?;
+    if let (VERSION, _, rest) = element(fields)? {
+        fields = rest;
+    }
+    // serialNumber, signature, issuer, validity, subject
+    for _ in 0..5 {
+        fields = element(fields)?.2;
+    }
+    let (_, key_info, _) = element(fields)?;
+    let (_, algorithm, _) = element(key_info)?;
+    element(algorithm).map(|(_, oid, _)| oid)
+}

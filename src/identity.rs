@@ -183,6 +183,10 @@ mod library {
 
     #[cfg(feature = "native-tls")]
     pub fn check_pair(material: &Material) -> Result<(), String> {
+        // OpenSSL compares a key only with certificates of its kind.
+        if crate::der::key_algorithm(&material.key) != crate::der::certificate_algorithm(material.chain[0].der()) {
+            return Err("the key does not belong to the certificate: it is of another kind".to_string());
+        }
         let (chain, key) = super::pem_texts(material);
         let identity = native_tls::Identity::from_pkcs8(chain.as_bytes(), key.as_bytes())
             .map_err(|e| format!("the key or the certificate cannot be read: {e}"))?;

@@ -332,9 +332,11 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                 Ok(core) => core,
                 Err(_) => self.lock(),
             };
-            if core.connection.received() != before {
-                core.note_received();
+            if core.connection.received() == before {
+                // The end, or nothing: an end could be read for ever.
+                break;
             }
+            core.note_received();
             if !self.stream.is_ready() {
                 break;
             }
@@ -626,6 +628,11 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             core.events.orphan = true;
             core.events.look = true;
             self.begin_closing(&mut core);
+            // Nobody is told of it, and what the callbacks own goes now.
+            core.events.installed = Installed::default();
+            let slots = std::mem::take(&mut *self.slots.lock());
+            drop(core);
+            drop(slots);
             return true;
         }
         core.events.place = None;

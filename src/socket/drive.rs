@@ -65,6 +65,7 @@ impl Inner {
                 Event::Encrypted => call!(encrypted),
                 Event::ReadyRead => call!(ready_read),
                 Event::Written => call!(written),
+                Event::End(end) => self.tear_down(end),
                 Event::Closed(end) => call!(closed, end),
             }
         }
@@ -72,7 +73,7 @@ impl Inner {
 
     pub fn is_current(&self, generation: u64) -> bool {
         let state = self.state.lock();
-        state.generation == generation && state.end.is_none()
+        state.generation == generation && !state.ending
     }
 
     pub fn looked_up(self: &Arc<Self>, found: io::Result<Vec<SocketAddr>>, generation: u64) {
@@ -184,11 +185,15 @@ impl Inner {
             return;
         }
         state.start = None;
+        let first = std::mem::take(&mut state.for_handshake);
         let generation = state.generation;
         let timeout = state.connect_timer.is_none().then_some(CONNECT_TIMEOUT);
         let (read_timeout, write_timeout) = (state.read_timeout, state.write_timeout);
         drop(state);
         let options = start.options().nonblocking(true).handshake(Handshake::Lazy).handshake_timeout(timeout);
+        // Its callbacks are for plain text; they are set again when that is back.
+        drop(plain.take_callbacks());
+        plain.unread(&first);
         let opened = options.open(plain.clone(), &start.context);
         let tls = match opened {
             Ok(tls) => tls,
@@ -237,6 +242,10 @@ impl Inner {
     /// Says whether to read no more for now.
     pub fn received(self: &Arc<Self>, data: &[u8]) -> bool {
         let mut state = self.state.lock();
+        if state.start.is_some() {
+            state.for_handshake.extend(data);
+            return state.for_handshake.len() >= LIMIT;
+        }
         state.input.extend(data);
         let is_full = state.input.len() >= LIMIT;
         state.events.push_back(Event::ReadyRead);
@@ -279,18 +288,78 @@ impl Inner {
     }
 
     pub fn tls_ended(self: &Arc<Self>, end: io::Result<()>) {
-        let mut state = self.state.lock();
-        if !state.stopping || end.is_err() {
-            drop(state);
-            return self.finish(end);
+        let state = self.state.lock();
+        let (stopping, closing) = (state.stopping, state.closing);
+        drop(state);
+        match end {
+            Ok(()) if stopping => self.back_to_plain(),
+            Ok(()) if !closing => self.peer_ended(),
+            end => self.finish(end),
         }
-        // Back to plain: the wrapped file has its callbacks and backend again.
+    }
+
+    /// The peer has said close_notify unasked. If the end of the stream follows, that was that.
+    fn peer_ended(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        let Some(plain) = state.plain.clone() else { return };
+        state.peer_ended = true;
+        state.events.push_back(Event::ReadyRead);
+        self.schedule(&mut state);
+        let generation = state.generation;
+        drop(state);
+        let watched = plain.get_ref().try_clone().and_then(|stream| {
+            let behind = Arc::new(Behind { stream, owner: Arc::downgrade(self), generation });
+            let place = self.backend.add(behind)?;
+            place.watch(Happened { readable: true, ..Happened::default() })?;
+            Ok(place)
+        });
+        match watched {
+            Ok(place) => self.state.lock().behind = Some(place),
+            // Out of descriptors, say.
+            Err(e) => self.finish(Err(e)),
+        }
+    }
+
+    /// Answers the peer's close_notify with ours, as often as it takes to send it.
+    pub fn answer_end(self: &Arc<Self>, tls: &Tls) {
+        let done = tls.set_backend(None).and_then(|()| tls.close_clean());
+        match done {
+            Ok(()) => {
+                let weak = Arc::downgrade(self);
+                self.backend.call_out(Duration::ZERO, move || {
+                    if let Some(inner) = weak.upgrade() {
+                        inner.back_to_plain();
+                    }
+                });
+            }
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
+                let (weak, tls) = (Arc::downgrade(self), tls.clone());
+                self.backend.call_out(Duration::from_millis(10), move || {
+                    if let Some(inner) = weak.upgrade() {
+                        inner.answer_end(&tls);
+                    }
+                });
+            }
+            Err(e) => self.finish(Err(e)),
+        }
+    }
+
+    fn back_to_plain(self: &Arc<Self>) {
+        let mut state = self.state.lock();
+        if state.ending || !state.stopping {
+            return;
+        }
+        state.peer_ended = false;
+        let behind = state.behind.take();
+        // Back to plain: the wrapped file has its backend again.
         (state.stopping, state.encrypted) = (false, false);
-        let tls = state.tls.take();
+        let (tls, plain, generation) = (state.tls.take(), state.plain.clone(), state.generation);
         state.set_mode(Mode::Unencrypted);
         self.schedule(&mut state);
         drop(state);
+        behind.inspect(|place| place.leave(false));
         drop(tls);
+        plain.inspect(|plain| self.set_plain_callbacks(plain, generation));
         self.send_queue();
     }
 
@@ -322,12 +391,19 @@ impl Inner {
         self.finish(Err(Error::new(ErrorKind::TimedOut, text).into()));
     }
 
-    /// The end of this connection, told once.
+    /// The end of this connection, told once. It comes behind what has happened before: a handler that is told of the
+    /// last data can still answer.
     pub fn finish(self: &Arc<Self>, end: io::Result<()>) {
         let mut state = self.state.lock();
-        if state.end.is_some() {
+        if std::mem::replace(&mut state.ending, true) {
             return;
         }
+        state.events.push_back(Event::End(end));
+        self.schedule(&mut state);
+    }
+
+    fn tear_down(self: &Arc<Self>, end: io::Result<()>) {
+        let mut state = self.state.lock();
         state.end = Some(match &end {
             Ok(()) => End::Clean,
             Err(e) => End::Failed(crate::file::own(e)),
@@ -336,6 +412,8 @@ impl Inner {
         state.queue.clear();
         (state.queued, state.encrypted, state.start) = (0, false, None);
         let connecting = state.connecting.take();
+        let behind = state.behind.take();
+        (state.peer_ended, state.stopping) = (false, false);
         let files = (state.tls.take(), state.plain.take());
         state.set_state(SocketState::Unconnected);
         state.set_mode(Mode::Unencrypted);
@@ -345,6 +423,7 @@ impl Inner {
         if let Some((place, _)) = connecting {
             place.leave(false);
         }
+        behind.inspect(|place| place.leave(false));
         drop(files);
     }
 
@@ -399,6 +478,38 @@ impl Source for Connecting {
         if let Err(e) = connected {
             owner.state.lock().last_error = Some(e);
             owner.try_next(self.generation);
+        }
+        0
+    }
+
+    fn orphaned(self: Arc<Self>) {}
+}
+
+/// What comes behind a close_notify that nobody asked for.
+struct Behind {
+    /// A handle of its own: the file's descriptor may be in the poller too.
+    stream: TcpStream,
+    owner: Weak<Inner>,
+    generation: u64,
+}
+
+impl Source for Behind {
+    fn descriptors(&self) -> Option<(RawFd, RawFd)> {
+        let fd = self.stream.as_raw_fd();
+        Some((fd, fd))
+    }
+
+    fn run(self: Arc<Self>, at: &Place, happened: Happened, _: &mut [u8]) -> usize {
+        if !happened.readable {
+            return 0;
+        }
+        at.leave(false);
+        let Some(owner) = current(&self.owner, self.generation) else { return 0 };
+        match self.stream.peek(&mut [0]) {
+            Ok(0) => owner.finish(Ok(())),
+            // Plain text, for which the user must stop the encryption; or nothing after all.
+            Ok(_) => {}
+            Err(e) => owner.finish(Err(e)),
         }
         0
     }

@@ -102,8 +102,15 @@ struct State {
     tls: Option<Tls>,
     /// Encryption that begins when there is a connection and what was written in plain has been sent.
     start: Option<Start>,
+    /// What has come and has not been read when encryption is asked for, and since: it belongs to the handshake, and
+    /// must never be taken for what the peer says over TLS (CVE-2011-0411).
+    for_handshake: Vec<u8>,
     /// `stop_encryption` is under way.
     stopping: bool,
+    /// The peer has said close_notify unasked: it may end the connection, or wait for us to go back to plain.
+    peer_ended: bool,
+    /// Looks for what comes behind that.
+    behind: Option<Place>,
     encrypted: bool,
     read_timeout: Option<Duration>,
     write_timeout: Option<Duration>,
@@ -112,6 +119,8 @@ struct State {
     queued: usize,
     input: VecDeque<u8>,
     end: Option<End>,
+    /// The end is among the events.
+    ending: bool,
     closing: bool,
     events: VecDeque<Event>,
     delivering: bool,
@@ -136,6 +145,7 @@ enum Event {
     Encrypted,
     ReadyRead,
     Written,
+    End(io::Result<()>),
     Closed(io::Result<()>),
 }
 
@@ -174,7 +184,10 @@ impl SslSocket {
             plain: None,
             tls: None,
             start: None,
+            for_handshake: Vec::new(),
             stopping: false,
+            peer_ended: false,
+            behind: None,
             encrypted: false,
             read_timeout: None,
             write_timeout: None,
@@ -182,6 +195,7 @@ impl SslSocket {
             queued: 0,
             input: VecDeque::new(),
             end: None,
+            ending: false,
             closing: false,
             events: VecDeque::new(),
             delivering: false,
@@ -233,7 +247,8 @@ impl SslSocket {
     }
 
     /// Goes back to plain TCP: exchanges close_notify with the peer, whoever says it first. The mode changes when that
-    /// is done; what is written meanwhile is sent in plain afterwards.
+    /// is done; what is written meanwhile is sent in plain afterwards. That the peer has said it first shows as `Ok(0)`
+    /// of `read`.
     ///
     /// Errors: `NotConnected` without a connection; `InvalidInput` if it is not encrypted.
     pub fn stop_encryption(&self) -> io::Result<()> {
@@ -245,7 +260,13 @@ impl SslSocket {
             });
         };
         state.stopping = true;
+        let peer_was_first = state.peer_ended;
         drop(state);
+        if peer_was_first {
+            // The file has told its end already.
+            self.inner.answer_end(&tls);
+            return Ok(());
+        }
         tls.close_clean()
     }
 
@@ -319,6 +340,7 @@ impl SslSocket {
             return Ok(n);
         }
         match (&state.end, state.state) {
+            _ if state.peer_ended => Ok(0),
             (Some(End::Clean), _) => Ok(0),
             (Some(End::Failed(e)), _) => Err(e.clone().into()),
             (None, SocketState::Unconnected) => Err(not_connected()),
@@ -355,6 +377,7 @@ impl SslSocket {
         }
         state.closing = true;
         let connected = state.plain.is_some();
+        let peer_was_first = state.peer_ended;
         let must_wait = state.must_queue() && state.queued > 0;
         if connected {
             state.set_state(SocketState::Closing);
@@ -365,6 +388,9 @@ impl SslSocket {
             self.inner.finish(Ok(()));
         } else if !must_wait {
             self.inner.close_files();
+            if peer_was_first {
+                self.inner.finish(Ok(()));
+            }
         }
     }
 
@@ -421,8 +447,9 @@ impl SslSocket {
         }
         state.generation += 1;
         let generation = state.generation;
-        (state.end, state.closing, state.stopping) = (None, false, false);
+        (state.end, state.ending, state.closing, state.stopping) = (None, false, false, false);
         state.input.clear();
+        state.for_handshake.clear();
         state.last_error = None;
         state.host = format!("{host}:{port}");
         if let Some(start) = &start {
@@ -471,6 +498,7 @@ impl SslSocket {
         }
         state.set_mode(start.mode());
         state.start = Some(start);
+        state.for_handshake = state.input.drain(..).collect();
         self.inner.schedule(&mut state);
         drop(state);
         self.inner.start_if_flushed();
