@@ -495,6 +495,12 @@ impl Connection {
 
     /// Input that TLS has not consumed, whatever the state.
     pub(crate) fn take_input(&mut self) -> Vec<u8> {
+        if self.plain_text {
+            // What was decrypted, so to speak, comes first.
+            self.plain.append(self.wire.incoming.as_slice());
+            self.wire.incoming.clear();
+            return self.plain.take_vec();
+        }
         self.wire.incoming.take_vec()
     }
 

@@ -118,7 +118,8 @@ impl ContextBuilder {
         self
     }
 
-    /// Trusts certificates issued by `root`, or `root` itself. May be called several times.
+    /// Trusts certificates issued by `root`, or `root` itself. May be called several times. With [`Engine::Native`] on
+    /// OpenSSL a root must be self-signed.
     pub fn add_root(mut self, root: Certificate) -> Self {
         self.settings.roots.push(root);
         self

@@ -37,29 +37,65 @@ pub(crate) fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// The object identifier of a PKCS#8 key's algorithm (RFC 5208, section 5).
-#[cfg_attr(feature = "openssl", allow(dead_code, reason = "OpenSSL compares the keys themselves"))]
-pub(crate) fn key_algorithm(key: &[u8]) -> Option<&[u8]> {
-    let (_, fields, _) = element(key)?;
-    let (_, _version, fields) = element(fields)?;
-    let (_, algorithm, _) = element(fields)?;
-    element(algorithm).map(|(_, oid, _)| oid)
-}
+/// What a TLS library that does not compare a key with its certificate leaves to us.
+#[cfg(not(all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
+pub(crate) mod pair {
+    use super::*;
 
-/// The object identifier of the algorithm of a certificate's public key (RFC 5280, section 4.1).
-#[cfg_attr(feature = "openssl", allow(dead_code, reason = "OpenSSL compares the keys themselves"))]
-pub(crate) fn certificate_algorithm(certificate: &[u8]) -> Option<&[u8]> {
-    const VERSION: u8 = 0xa0;
-    let (_, parts, _) = element(certificate)?;
-    let (_, mut fields, _) = element(parts)?;
-    if let (VERSION, _, rest) = element(fields)? {
-        fields = rest;
+    const BIT_STRING: u8 = 0x03;
+
+    /// Whether the certificate is for this PKCS#8 key, as far as the key tells: an RSA key and most EC keys have the
+    /// public key in them, others can be told apart by their algorithm only.
+    pub fn fits(key: &[u8], certificate: &[u8]) -> Option<bool> {
+        let (_, fields, _) = element(key)?;
+        let (_, _version, fields) = element(fields)?;
+        let (_, algorithm, fields) = element(fields)?;
+        let (_, private, _) = element(fields)?;
+        let (wanted_algorithm, wanted) = public_key(certificate)?;
+        let (_, oid, _) = element(algorithm)?;
+        let (_, wanted_oid, _) = element(wanted_algorithm)?;
+        Some(oid == wanted_oid && public_part(private).is_none_or(|public| public == wanted))
     }
-    // serialNumber, signature, issuer, validity, subject
-    for _ in 0..5 {
-        fields = element(fields)?.2;
+
+    /// Algorithm and key of a certificate (RFC 5280, section 4.1).
+    fn public_key(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
+        const VERSION: u8 = 0xa0;
+        let (_, parts, _) = element(certificate)?;
+        let (_, mut fields, _) = element(parts)?;
+        if let (VERSION, _, rest) = element(fields)? {
+            fields = rest;
+        }
+        // serialNumber, signature, issuer, validity, subject
+        for _ in 0..5 {
+            fields = element(fields)?.2;
+        }
+        let (_, info, _) = element(fields)?;
+        let (_, algorithm, rest) = element(info)?;
+        let (_, bits, _) = element(rest)?;
+        Some((algorithm, bits.split_first()?.1))
     }
-    let (_, key_info, _) = element(fields)?;
-    let (_, algorithm, _) = element(key_info)?;
-    element(algorithm).map(|(_, oid, _)| oid)
+
+    /// The public key inside an RSA key (RFC 8017, A.1.2) or an EC key (RFC 5915), as a certificate has it.
+    fn public_part(private: &[u8]) -> Option<Vec<u8>> {
+        const PUBLIC_KEY: u8 = 0xa1;
+        let (tag, body, _) = element(private)?;
+        if tag != SEQUENCE {
+            return None;
+        }
+        let (_, version, mut fields) = element(body)?;
+        if version == [0] {
+            let (modulus_tag, modulus, rest) = element(fields)?;
+            let (exponent_tag, exponent, _) = element(rest)?;
+            return Some(encode(SEQUENCE, &[&encode(modulus_tag, &[modulus]), &encode(exponent_tag, &[exponent])]));
+        }
+        while !fields.is_empty() {
+            let (tag, field, rest) = element(fields)?;
+            if tag == PUBLIC_KEY {
+                let (BIT_STRING, bits, _) = element(field)? else { return None };
+                return Some(bits.split_first()?.1.to_vec());
+            }
+            fields = rest;
+        }
+        None
+    }
 }

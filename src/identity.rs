@@ -183,9 +183,8 @@ mod library {
 
     #[cfg(feature = "native-tls")]
     pub fn check_pair(material: &Material) -> Result<(), String> {
-        // OpenSSL compares a key only with certificates of its kind.
-        if crate::der::key_algorithm(&material.key) != crate::der::certificate_algorithm(material.chain[0].der()) {
-            return Err("the key does not belong to the certificate: it is of another kind".to_string());
+        if crate::der::pair::fits(&material.key, material.chain[0].der()) != Some(true) {
+            return Err("the key does not belong to the certificate".to_string());
         }
         let (chain, key) = super::pem_texts(material);
         let identity = native_tls::Identity::from_pkcs8(chain.as_bytes(), key.as_bytes())

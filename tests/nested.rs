@@ -241,7 +241,7 @@ fn failed_inner_handshake_gives_the_outer_file_back() {
         within(LONG, move || {
             let (c, s) = tls_pair(engine);
             put(&s, b"no inner TLS here");
-            let failed = SslFile::client(c, &client_context(engine), NAME).err().expect("no TLS");
+            let failed = SslFile::client(c, &client_context(engine), NAME).expect_err("no TLS");
             assert_eq!(failed.kind(), sslfile::ErrorKind::NotTls);
             // It takes back itself what was read too far.
             let (_, c, unread) = failed.into_parts();
@@ -258,8 +258,8 @@ fn failed_inner_handshake_gives_the_outer_file_back() {
             let refused =
                 server_builder(engine).identity(common::certs().other_name.identity()).build().expect("context");
             let (c, s) = tls_pair(engine);
-            let server = thread::spawn(move || SslFile::server(s, &refused).err().expect("refused"));
-            let failed = SslFile::client(c, &client_context(engine), NAME).err().expect("a wrong name");
+            let server = thread::spawn(move || SslFile::server(s, &refused).expect_err("refused"));
+            let failed = SslFile::client(c, &client_context(engine), NAME).expect_err("a wrong name");
             assert_eq!(failed.kind(), sslfile::ErrorKind::HostnameMismatch);
             let other = server.join().expect("server");
             assert!(matches!(other.kind(), sslfile::ErrorKind::PeerAlert(_)), "{other}");
@@ -452,7 +452,7 @@ fn handshake_time_out_works_through_the_layers() {
             let (c, s) = tls_pair(engine);
             let options: SslOptions = SslFile::options().client(NAME).handshake_timeout(Some(TIMEOUT));
             let start = Instant::now();
-            let failed = options.open(c, &client_context(engine)).err().expect("silence");
+            let failed = options.open(c, &client_context(engine)).expect_err("silence");
             let took = start.elapsed();
             assert_eq!(failed.error().kind(), ErrorKind::TimedOut, "{failed}");
             assert!(took >= TIMEOUT && took < TIMEOUT * 20, "{took:?}");

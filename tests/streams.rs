@@ -438,7 +438,7 @@ fn open_without_a_role_gives_the_stream_back() {
     for engine in engines() {
         let (c, _s) = UnixStream::pair().expect("pair");
         let failed =
-            SslFile::options().handshake(Handshake::Lazy).open(c, &client_context(engine)).err().expect("no role");
+            SslFile::options().handshake(Handshake::Lazy).open(c, &client_context(engine)).expect_err("no role");
         assert_eq!(failed.error().kind(), ErrorKind::InvalidInput, "{failed}");
         let (_, c, unread) = failed.into_parts();
         assert_eq!(unread, b"");

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use common::{client_context, engines, kind_of, server_builder, server_context, within, NAME};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use sslfile::{Engine, Handshake, SslFile, SslOptions};
+use sslfile::{Engine, Handshake, SslFile, SslOptions, Stream};
 
 const LIMIT: Duration = Duration::from_secs(120);
 const LARGEST: usize = 1 << 20;
@@ -53,19 +53,23 @@ fn lazy(nonblocking: bool) -> SslOptions {
 }
 
 /// Whoever comes first shakes hands.
-fn lazy_files(engine: Engine, c: TcpStream, s: TcpStream, nonblocking: bool) -> (SslFile, SslFile) {
+fn lazy_files<S: Stream>(engine: Engine, c: S, s: S, nonblocking: bool) -> (SslFile<S>, SslFile<S>) {
     let client = lazy(nonblocking).client(NAME).open(c, &client_context(engine)).expect("client");
     let server = lazy(nonblocking).server().open(s, &server_context(engine)).expect("server");
     (client, server)
 }
 
 /// A blocking file is asked once; for the other one waits as its `interest` says. Another thread may take what came, so not for ever.
-fn again<T>(file: &SslFile, call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+fn again<S: Stream + AsFd, T>(file: &SslFile<S>, call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     again_on(file, PollFlags::IN | PollFlags::OUT, call)
 }
 
 /// For a thread that only reads, or only writes, and leaves the other direction to others.
-fn again_on<T>(file: &SslFile, direction: PollFlags, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+fn again_on<S: Stream + AsFd, T>(
+    file: &SslFile<S>,
+    direction: PollFlags,
+    mut call: impl FnMut() -> io::Result<T>,
+) -> io::Result<T> {
     loop {
         match call() {
             Err(e) if file.is_nonblocking() && e.kind() == ErrorKind::WouldBlock => {
@@ -268,31 +272,50 @@ fn handshakes_raced_by_many_threads() {
             within(LIMIT, move || {
                 for _ in 0..15 {
                     let (c, s) = common::tcp_pair();
-                    let (client, server) = lazy_files(engine, c, s, nonblocking);
-                    let start = Barrier::new(16);
-                    thread::scope(|t| {
-                        for i in 0..16 {
-                            let file = if i < 8 { client.clone() } else { server.clone() };
-                            let start = &start;
-                            t.spawn(move || {
-                                start.wait();
-                                first_use(&file, i % 4);
-                                assert!(file.is_handshake_done());
-                            });
-                        }
-                    });
-                    again(&client, || (&client).write(b"after")).expect("write");
-                    let mut buf = [0; 8];
-                    assert_eq!(again(&server, || (&server).read(&mut buf)).expect("read"), 5);
-                    assert_eq!(&buf[..5], b"after");
+                    race(lazy_files(engine, c, s, nonblocking));
                 }
             });
         }
     }
 }
 
+/// Two layers, none shaken before.
+#[test]
+fn handshakes_of_tls_in_tls_raced_by_many_threads() {
+    for engine in engines() {
+        for nonblocking in [false, true] {
+            within(LIMIT, move || {
+                for _ in 0..10 {
+                    let (c, s) = common::tcp_pair();
+                    let (c, s) = lazy_files(engine, c, s, false);
+                    race(lazy_files(engine, c, s, nonblocking));
+                }
+            });
+        }
+    }
+}
+
+fn race<S: Stream + AsFd>((client, server): (SslFile<S>, SslFile<S>)) {
+    let start = Barrier::new(16);
+    thread::scope(|t| {
+        for i in 0..16 {
+            let file = if i < 8 { client.clone() } else { server.clone() };
+            let start = &start;
+            t.spawn(move || {
+                start.wait();
+                first_use(&file, i % 4);
+                assert!(file.is_handshake_done());
+            });
+        }
+    });
+    again(&client, || (&client).write(b"after")).expect("write");
+    let mut buf = [0; 8];
+    assert_eq!(again(&server, || (&server).read(&mut buf)).expect("read"), 5);
+    assert_eq!(&buf[..5], b"after");
+}
+
 /// Two threads of each end do each of these, so that there is a byte for each that reads.
-fn first_use(mut file: &SslFile, what: usize) {
+fn first_use<S: Stream + AsFd>(mut file: &SslFile<S>, what: usize) {
     let mut byte = [0];
     match what {
         0 => again(file, || file.handshake()).expect("handshake"),

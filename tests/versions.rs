@@ -269,7 +269,7 @@ fn native_acceptor_above_tls_1_2_is_unsupported() {
         assert_unsupported(&opened.expect_err("a TLS 1.3 server"), engine);
         let context = server_context(engine);
         let options = plain().server().min_version(Version::Tls1_3);
-        let failed = options.open(tcp_pair().1, &context).err().expect("a TLS 1.3 server");
+        let failed = options.open(tcp_pair().1, &context).expect_err("a TLS 1.3 server");
         assert_unsupported(failed.error(), engine);
 
         // A maximum of 1.3 asks for nothing it cannot do, and as a client it goes all the way.
@@ -369,7 +369,7 @@ fn ssl_3_is_unsupported() {
             assert!(error.to_string().contains("SSLv3"), "{error}");
         }
         let options = plain().client(NAME).min_version(Version::Ssl3).max_version(Version::Ssl3);
-        let failed = options.open(tcp_pair().0, &client_context(engine)).err().expect("SSL 3");
+        let failed = options.open(tcp_pair().0, &client_context(engine)).expect_err("SSL 3");
         assert_eq!(failed.error().kind(), ErrorKind::Unsupported, "{failed}");
     }
 }
@@ -382,12 +382,12 @@ fn minimum_above_maximum_is_refused() {
         let error = built.expect_err("no version left");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
         let options = plain().client(NAME).min_version(high).max_version(low);
-        let failed = options.open(tcp_pair().0, &client_context(engine)).err().expect("none left");
+        let failed = options.open(tcp_pair().0, &client_context(engine)).expect_err("none left");
         assert_eq!(failed.error().kind(), ErrorKind::InvalidInput, "{failed}");
         // Also where file and context leave nothing together.
         let old = client_builder(engine).max_version(low).build().expect("context");
         let failed = plain().client(NAME).min_version(high).open(tcp_pair().0, &old);
-        assert_eq!(failed.err().expect("none left").error().kind(), ErrorKind::InvalidInput);
+        assert_eq!(failed.expect_err("none left").error().kind(), ErrorKind::InvalidInput);
     }
 }
 

@@ -112,7 +112,11 @@ impl Core {
 
     /// The write time-out runs: what was accepted is waiting to be sent.
     fn writes_idly(&self) -> bool {
-        self.settled && self.events.installed.any() && self.unsent() > 0 && self.ending == Ending::Not
+        self.settled
+            && self.events.installed.any()
+            && self.unsent() > 0
+            && self.ending == Ending::Not
+            && self.connection.failure().is_none()
     }
 
     fn next(&mut self, buffer: &mut [u8]) -> Option<Next> {
@@ -401,6 +405,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         if let Some((what, time)) = idle {
             let text = format!("nothing was {what} for {time:?}");
             core.connection.fail(Error::new(ErrorKind::TimedOut, text));
+            core.drop_output();
         }
     }
 

@@ -55,7 +55,7 @@ fn after_a_failed_handshake<W: Wire>(engine: Engine, mode: Mode) {
     write_raw(&mut peer, Mode::Blocking, GREETING);
     let opened = options(mode).client(NAME).open(end, &client_context(engine));
     let (error, end, unread) = match (mode, opened) {
-        (Mode::Blocking, opened) => opened.err().expect("a handshake with a mail server").into_parts(),
+        (Mode::Blocking, opened) => opened.expect_err("a handshake with a mail server").into_parts(),
         // What is found out later is told by the handshake, and the stream is had by `release`.
         (Mode::Nonblocking, Err(failed)) => failed.into_parts(),
         (Mode::Nonblocking, Ok(file)) => {

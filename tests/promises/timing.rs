@@ -278,7 +278,7 @@ fn dripping_handshake<W: Wire>(engine: Engine) {
         let (opened, took) =
             timed(|| SslFile::options().server().handshake_timeout(Some(TIMEOUT)).open(end, &server_context(engine)));
         stop.send(()).expect("dripper");
-        (opened.err().expect("should have timed out"), took)
+        (opened.expect_err("should have timed out"), took)
     });
     assert_eq!(failed.kind(), sslfile::ErrorKind::TimedOut);
     let (error, _stream, _unread) = failed.into_parts();

@@ -7,9 +7,11 @@ use std::sync::{Barrier, Mutex};
 use std::thread;
 use std::time::Duration;
 
-use sslfile::{ClientAuth, Context, Engine, SslFile, State};
+use sslfile::{ClientAuth, Context, Engine, Handshake, SslFile, State, Stream};
 
-use crate::common::{client_builder, engines, kind_of, server_builder, tls_pair, within, NAME};
+use crate::common::{
+    client_builder, client_context, engines, kind_of, server_builder, server_context, tls_pair, within, NAME,
+};
 use crate::{again, byte_of, narrow_files, seed, wait_until_stuck, Order, Random, LARGEST, LIMIT, PERIOD, WRITERS};
 
 /// What a call may say that was made while others change modes and time-outs: nothing has happened, try again.
@@ -32,7 +34,7 @@ fn stubborn(mut call: impl FnMut() -> io::Result<usize>) -> usize {
 }
 
 /// Every error but the end: how much of the writer's own sequence was accepted.
-fn write_sequence(file: &SslFile, writer: usize, seed: u64, bytes: u64) -> u64 {
+fn write_sequence<S: Stream>(file: &SslFile<S>, writer: usize, seed: u64, bytes: u64) -> u64 {
     let mut random = Random::new(seed, writer as u64);
     let source: Vec<u8> = (0..(LARGEST + PERIOD) as u64).map(|n| byte_of(writer, n)).collect();
     let mut done = 0;
@@ -46,7 +48,7 @@ fn write_sequence(file: &SslFile, writer: usize, seed: u64, bytes: u64) -> u64 {
     done
 }
 
-fn read_sequences(file: &SslFile, seed: u64) -> [u64; WRITERS] {
+fn read_sequences<S: Stream>(file: &SslFile<S>, seed: u64) -> [u64; WRITERS] {
     let mut random = Random::new(seed, 300);
     let mut order = Order::default();
     let mut buf = vec![0; LARGEST];
@@ -59,7 +61,7 @@ fn read_sequences(file: &SslFile, seed: u64) -> [u64; WRITERS] {
     }
 }
 
-fn meddle(file: &SslFile, seed: u64, stop: &AtomicBool) {
+fn meddle<S: Stream>(file: &SslFile<S>, seed: u64, stop: &AtomicBool) {
     let mut random = Random::new(seed, 400);
     let mut handles = Vec::new();
     while !stop.load(Ordering::Acquire) {
@@ -99,42 +101,65 @@ fn meddle(file: &SslFile, seed: u64, stop: &AtomicBool) {
 
 #[test]
 fn nothing_is_lost_while_modes_and_time_outs_change() {
-    const EACH: u64 = 3 << 20;
     let seed = seed();
     for engine in engines() {
         within(LIMIT, move || {
-            let (client, server) = narrow_files(engine, false);
-            thread::scope(|t| {
-                t.spawn(|| client.handshake().expect("handshake"));
-                server.handshake().expect("handshake");
-            });
-            let stop = AtomicBool::new(false);
-            thread::scope(|t| {
-                for (file, seed) in [(&client, seed), (&server, !seed)] {
-                    let stop = &stop;
-                    t.spawn(move || meddle(file, seed, stop));
-                }
-                let ways = [(&client, &server, seed), (&server, &client, !seed)].map(|(from, to, seed)| {
-                    let reader = t.spawn(move || read_sequences(to, seed));
-                    let writers: Vec<_> =
-                        (0..WRITERS).map(|i| t.spawn(move || write_sequence(from, i, seed, EACH))).collect();
-                    (from, reader, writers)
-                });
-                for (from, reader, writers) in ways {
-                    for writer in writers {
-                        assert_eq!(writer.join().expect("writer"), EACH);
-                    }
-                    from.shutdown(Shutdown::Write).expect("shutdown");
-                    // The end goes with the next call, if it did not go at once.
-                    while let Err(e) = (&*from).flush() {
-                        assert!(nothing_happened(&e), "{e}");
-                    }
-                    assert_eq!(reader.join().expect("reader"), [EACH; WRITERS]);
-                }
-                stop.store(true, Ordering::Release);
-            });
+            let (client, server) = shaken(narrow_files(engine, false));
+            transfer_and_meddle(&client, &server, seed);
         });
     }
+}
+
+/// The same with TLS in TLS: the inner file's changes reach threads that wait in the outer one.
+#[test]
+fn nothing_is_lost_while_modes_and_time_outs_change_in_tls_in_tls() {
+    let seed = seed();
+    for engine in engines() {
+        within(LIMIT, move || {
+            let (c, s) = shaken(narrow_files(engine, false));
+            let lazy = || SslFile::options().handshake(Handshake::Lazy);
+            let client = lazy().client(NAME).open(c, &client_context(engine)).expect("client");
+            let server = lazy().server().open(s, &server_context(engine)).expect("server");
+            let (client, server) = shaken((client, server));
+            transfer_and_meddle(&client, &server, seed);
+        });
+    }
+}
+
+fn shaken<S: Stream>((client, server): (SslFile<S>, SslFile<S>)) -> (SslFile<S>, SslFile<S>) {
+    thread::scope(|t| {
+        t.spawn(|| client.handshake().expect("handshake"));
+        server.handshake().expect("handshake");
+    });
+    (client, server)
+}
+
+fn transfer_and_meddle<S: Stream>(client: &SslFile<S>, server: &SslFile<S>, seed: u64) {
+    const EACH: u64 = 3 << 20;
+    let stop = AtomicBool::new(false);
+    thread::scope(|t| {
+        for (file, seed) in [(client, seed), (server, !seed)] {
+            let stop = &stop;
+            t.spawn(move || meddle(file, seed, stop));
+        }
+        let ways = [(client, server, seed), (server, client, !seed)].map(|(from, to, seed)| {
+            let reader = t.spawn(move || read_sequences(to, seed));
+            let writers: Vec<_> = (0..WRITERS).map(|i| t.spawn(move || write_sequence(from, i, seed, EACH))).collect();
+            (from, reader, writers)
+        });
+        for (from, reader, writers) in ways {
+            for writer in writers {
+                assert_eq!(writer.join().expect("writer"), EACH);
+            }
+            from.shutdown(Shutdown::Write).expect("shutdown");
+            // The end goes with the next call, if it did not go at once.
+            while let Err(e) = (&*from).flush() {
+                assert!(nothing_happened(&e), "{e}");
+            }
+            assert_eq!(reader.join().expect("reader"), [EACH; WRITERS]);
+        }
+        stop.store(true, Ordering::Release);
+    });
 }
 
 /// How the transfer is broken off.

@@ -9,7 +9,7 @@ use openssl::pkey::{PKey, Private};
 use openssl::stack::Stack;
 use openssl::symm::Cipher;
 use openssl::x509::X509;
-use sslfile::{Certificate, Context, Identity};
+use sslfile::{Certificate, Context, Engine, Identity};
 
 use crate::common::{certs, client_context, engines, within, Pair, LONG, NAME};
 use crate::{assert_says, shake};
@@ -92,6 +92,11 @@ fn sec1_keys_serve() {
 
 #[test]
 fn pkcs12_archives_serve() {
+    if !Engine::OpenSsl.is_available() {
+        let error = Identity::from_pkcs12(&pkcs12(&certs().ecdsa, "secret"), "secret").expect_err("unsupported");
+        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+        return assert_says(&error, &["PKCS#12", "openssl"]);
+    }
     for pair in [&certs().ecdsa, &certs().rsa] {
         for password in ["secret", ""] {
             assert_serves(Identity::from_pkcs12(&pkcs12(pair, password), password), pair);
@@ -225,6 +230,9 @@ fn broken_blocks_are_named() {
 
 #[test]
 fn bad_archives_are_told_apart() {
+    if !Engine::OpenSsl.is_available() {
+        return println!("no engine here reads PKCS#12: nothing to tell apart");
+    }
     let archive = pkcs12(&certs().ecdsa, "secret");
     for wrong in ["", "Secret", "secret "] {
         let error = Identity::from_pkcs12(&archive, wrong).expect_err("a wrong password");
