@@ -1,8 +1,10 @@
+mod waiter;
+
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
+use std::os::fd::RawFd;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
@@ -10,9 +12,10 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use polling::{Event, Events, PollMode, Poller};
+use polling::Event;
 
 use crate::error::Error;
+use waiter::{Arrivals, Waiter};
 
 /// An event loop. Clones are handles on the same one; any thread may use any of them.
 ///
@@ -79,8 +82,7 @@ struct Inner {
     weak: Weak<Inner>,
     /// Those that users have. When the last goes, so do the sources.
     handles: AtomicUsize,
-    poller: Poller,
-    mode: PollMode,
+    waiter: Waiter,
     state: Mutex<State>,
     /// Held for a turn.
     turning: Mutex<Turning>,
@@ -117,8 +119,7 @@ enum Timer {
 
 /// What one turn needs, kept for the next.
 struct Turning {
-    events: Events,
-    happened: Vec<(usize, Happened)>,
+    arrivals: Arrivals,
     scratch: Vec<u8>,
 }
 
@@ -132,16 +133,13 @@ impl Backend {
     ///
     /// Errors: those of the system: no descriptors left, say.
     pub fn new() -> io::Result<Backend> {
-        let poller = Poller::new()?;
-        // What is not re-armed for each event saves a system call for each.
-        let mode = if poller.supports_level() { PollMode::Level } else { PollMode::Oneshot };
-        let turning = Turning { events: Events::new(), happened: Vec::new(), scratch: vec![0; SCRATCH] };
+        let waiter = Waiter::new()?;
+        let turning = Turning { arrivals: Arrivals::default(), scratch: vec![0; SCRATCH] };
         Ok(Backend {
             inner: Arc::new_cyclic(|weak| Inner {
                 weak: weak.clone(),
                 handles: AtomicUsize::new(1),
-                poller,
-                mode,
+                waiter,
                 state: Mutex::default(),
                 turning: Mutex::new(turning),
                 rested: Condvar::new(),
@@ -181,8 +179,7 @@ impl Backend {
 
     /// Ends the wait of the turn under way, or of the next one.
     pub fn wake(&self) {
-        // A failure would mean a poller that is broken; the next turn says so.
-        let _ = self.inner.poller.notify();
+        self.inner.waiter.notify();
     }
 
     /// Calls `f` in a turn, `delay` from now or as soon as possible after that. Calls are made in the order of their
@@ -390,17 +387,10 @@ impl Inner {
             }
         };
         let turning = &mut *turning;
-        turning.events.clear();
-        let waited = self.poller.wait(&mut turning.events, limit);
-        turning.happened.clear();
-        turning.happened.extend(turning.events.iter().map(|event| {
-            let disarmed = self.mode == PollMode::Oneshot;
-            let happened = Happened { readable: event.readable, writable: event.writable, disarmed };
-            (event.key / 2, happened)
-        }));
+        let waited = self.waiter.wait(&mut turning.arrivals, limit);
         let mut panic = None;
         let calls = match &waited {
-            Ok(_) => self.dispatch(&turning.happened, &mut turning.scratch, &mut panic),
+            Ok(_) => self.dispatch(&turning.arrivals.list, &mut turning.scratch, &mut panic),
             Err(_) => 0,
         };
         self.state.lock().turner = None;
@@ -428,7 +418,8 @@ impl Inner {
         let (now, next_timer) = (Instant::now(), state.next_timer);
         drop(state);
         for (key, happened) in happened {
-            calls += self.run_source(*key, *happened, scratch, panic);
+            // Two keys a source: its descriptors may be two.
+            calls += self.run_source(*key / 2, *happened, scratch, panic);
         }
         loop {
             let mut state = self.state.lock();
@@ -486,7 +477,7 @@ impl Inner {
         let needless = state.turner.is_none_or(|turner| turner == thread::current().id());
         drop(state);
         if !needless {
-            let _ = self.poller.notify();
+            self.waiter.notify();
         }
     }
 
@@ -503,33 +494,12 @@ impl Inner {
         let key = key * 2;
         if read == write {
             let event = |h: Happened| Event::new(key, h.readable, h.writable);
-            return self.change(read, event(old), event(new));
+            return self.waiter.change(read, event(old), event(new));
         }
         let reads = |h: Happened| Event::new(key, h.readable, false);
         let writes = |h: Happened| Event::new(key + 1, false, h.writable);
-        self.change(read, reads(old), reads(new))?;
-        self.change(write, writes(old), writes(new))
-    }
-
-    /// From one interest to another, with as few system calls as that takes.
-    #[allow(unsafe_code, reason = "adding to a poller and borrowing a raw descriptor")]
-    fn change(&self, fd: RawFd, old: Event, new: Event) -> io::Result<()> {
-        let (was, is) = (old.readable || old.writable, new.readable || new.writable);
-        if (old.readable, old.writable) == (new.readable, new.writable) {
-            return Ok(());
-        }
-        // SAFETY: the descriptor belongs to the stream inside an `Arc<dyn Source>` that the entry under our lock holds,
-        // so it is open now. It stays so while it is in the poller: an entry is removed by `leave` or with the whole
-        // poller only, and both delete the descriptor first.
-        unsafe {
-            let fd = BorrowedFd::borrow_raw(fd);
-            match (was, is) {
-                (false, true) => self.poller.add_with_mode(&fd, new, self.mode),
-                (true, true) => self.poller.modify_with_mode(fd, new, self.mode),
-                (true, false) => self.poller.delete(fd),
-                (false, false) => Ok(()),
-            }
-        }
+        self.waiter.change(read, reads(old), reads(new))?;
+        self.waiter.change(write, writes(old), writes(new))
     }
 }
 
