@@ -363,9 +363,6 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
             core.connection.read_ahead(READ_AHEAD);
         }
         self.check_idle(&mut core);
-        if core.connection.failure().is_some() {
-            self.name_peer(&mut core);
-        }
         core = self.offer(core);
         match core.ending {
             Ending::Closing => {
@@ -442,14 +439,18 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
             Next::Read(n) => call!(read, &data[..n]),
             Next::Write => call!(write,),
             Next::Close => {
-                let result = self.lock().end_result();
+                let mut core = self.lock();
+                self.name_peer(&mut core);
+                let result = core.end_result();
+                drop(core);
                 call!(close, result)
             }
         }
     }
 
     fn handshake_result(&self) -> io::Result<()> {
-        let core = self.lock();
+        let mut core = self.lock();
+        self.name_peer(&mut core);
         match core.connection.failure() {
             Some(_) if core.connection.has_ended_well() => Err(io::ErrorKind::UnexpectedEof.into()),
             Some(failure) => Err(failure.to_io()),

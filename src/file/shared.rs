@@ -112,7 +112,8 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     }
 
     pub fn name_peer(&self, core: &mut Core) {
-        if core.named {
+        let has_error = core.connection.failure().is_some() || core.connection.read_error().is_some();
+        if core.named || !has_error {
             return;
         }
         core.named = true;
