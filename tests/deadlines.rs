@@ -664,7 +664,7 @@ fn many_threads_with_short_timeouts_lose_neither_turn_nor_byte() {
                 })
                 .collect();
             // The wire stalls again and again, and somebody interrupts whoever waits.
-            t.spawn(|| {
+            let disturber = t.spawn(|| {
                 while !done.load(SeqCst) {
                     wire.to_server.set(Flow::Allow(20_000));
                     thread::sleep(Duration::from_millis(5));
@@ -675,6 +675,8 @@ fn many_threads_with_short_timeouts_lose_neither_turn_nor_byte() {
             });
             writers.into_iter().for_each(|writer| writer.join().expect("writer"));
             done.store(true, SeqCst);
+            // Its last interrupt must not meet the flush.
+            disturber.join().expect("disturber");
             client.set_write_timeout(None).expect("set");
             client.shutdown(Shutdown::Write).expect("shutdown");
             (&client).flush().expect("flush");
