@@ -409,7 +409,7 @@ impl SslSocket {
         drop(self.inner.handlers.lock().encrypted.set(Some(Box::new(f))));
     }
 
-    /// Called when something has arrived that can be [`read`](SslSocket::read).
+    /// Called when something has arrived that can be [`read`](SslSocket::read), the peer's close_notify included (`Ok(0)`).
     pub fn on_ready_read(&self, f: impl FnMut(&SslSocket) + Send + 'static) {
         drop(self.inner.handlers.lock().ready_read.set(Some(Box::new(f))));
     }

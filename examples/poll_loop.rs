@@ -1,0 +1,139 @@
+//! TLS in an event loop of one's own, on bare `polling`: an echo server, and three clients to try it.
+//!
+//! The three things to know: a file says what to wait for (`interest`); it may hold decrypted data that the system knows
+//! nothing of (`pending`), so one reads until `WouldBlock` before one waits; and a descriptor leaves the poller before
+//! its file is dropped.
+
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::thread;
+
+use polling::{Event, Events, Poller};
+use sslfile::{Certificate, Context, Handshake, Identity, SslFile};
+
+const LISTENER: usize = 0;
+const CLIENTS: u8 = 3;
+
+fn main() -> io::Result<()> {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_string()]).map_err(io::Error::other)?;
+    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
+    let server = Context::server(Identity::from_pem(chain.as_bytes(), key.as_bytes())?)?;
+    let root = Certificate::from_pem(chain.as_bytes())?;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let addr = listener.local_addr()?;
+    let clients: Vec<_> = (0..CLIENTS)
+        .map(|number| {
+            let root = root.clone();
+            thread::spawn(move || try_out(addr, root, number))
+        })
+        .collect();
+    serve(&listener, &server)?;
+    clients.into_iter().try_for_each(|client| client.join().unwrap_or_else(|_| Err(io::Error::other("a panic"))))
+}
+
+fn serve(listener: &TcpListener, context: &Context) -> io::Result<()> {
+    listener.set_nonblocking(true)?;
+    let poller = Poller::new()?;
+    // SAFETY: deleted below, before it can be closed.
+    unsafe { poller.add(listener, Event::readable(LISTENER))? };
+    let mut echoes = HashMap::new();
+    let (mut next_key, mut served) = (LISTENER + 1, 0);
+    let mut events = Events::new();
+    while served < CLIENTS {
+        events.clear();
+        poller.wait(&mut events, None)?;
+        for event in events.iter() {
+            if event.key == LISTENER {
+                while let Ok((tcp, _)) = listener.accept() {
+                    let options = SslFile::options().server().nonblocking(true).handshake(Handshake::Lazy);
+                    let echo = Echo { file: options.open(tcp, context)?, owed: Vec::new(), peer_ended: false };
+                    // SAFETY: deleted below, before it is dropped.
+                    unsafe { poller.add(&echo.file, echo.wanted(next_key))? };
+                    echoes.insert(next_key, echo);
+                    next_key += 1;
+                }
+                poller.modify(listener, Event::readable(LISTENER))?;
+                continue;
+            }
+            let Some(echo) = echoes.get_mut(&event.key) else { continue };
+            let done = echo.go_on().unwrap_or_else(|error| {
+                println!("server: {error}");
+                true
+            });
+            if done {
+                poller.delete(&echo.file)?;
+                echoes.remove(&event.key);
+                served += 1;
+            } else {
+                poller.modify(&echo.file, echo.wanted(event.key))?;
+            }
+        }
+    }
+    poller.delete(listener)
+}
+
+/// One connection: what was read goes back; while it can't, nothing more is read.
+struct Echo {
+    file: SslFile,
+    owed: Vec<u8>,
+    peer_ended: bool,
+}
+
+impl Echo {
+    /// All that can be done without waiting. True: it is over.
+    fn go_on(&mut self) -> io::Result<bool> {
+        let mut buf = [0; 16 * 1024];
+        loop {
+            while !self.owed.is_empty() {
+                match self.file.write(&self.owed) {
+                    Ok(n) => drop(self.owed.drain(..n)),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                    Err(e) => return Err(e),
+                }
+            }
+            if self.peer_ended {
+                return match self.file.close() {
+                    Ok(()) => Ok(true),
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => Ok(false),
+                    Err(e) => Err(e),
+                };
+            }
+            match self.file.read(&mut buf) {
+                Ok(0) => self.peer_ended = true,
+                Ok(n) => self.owed.extend_from_slice(&buf[..n]),
+                // Nothing is pending now: it is right to wait.
+                Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(e) => return Err(e),
+            }
+        }
+    }
+
+    fn wanted(&self, key: usize) -> Event {
+        let interest = self.file.interest();
+        // With something owed, what comes would only pile up.
+        let readable = interest.readable && (self.owed.is_empty() || self.peer_ended);
+        Event::new(key, readable, interest.writable)
+    }
+}
+
+fn try_out(addr: SocketAddr, root: Certificate, number: u8) -> io::Result<()> {
+    let context = Context::builder().system_roots(false).add_root(root).build()?;
+    let file = SslFile::client(TcpStream::connect(addr)?, &context, "localhost")?;
+    let sent = vec![b'a' + number; 1 << 20];
+    let mut got = Vec::new();
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            (&file).write_all(&sent)?;
+            file.shutdown(Shutdown::Write)
+        });
+        (&file).read_to_end(&mut got)?;
+        writer.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
+    })?;
+    println!("client {number}: {} bytes came back, {}", got.len(), if got == sent { "the same" } else { "CHANGED" });
+    if got == sent {
+        Ok(())
+    } else {
+        Err(io::Error::other("the echo differs"))
+    }
+}
