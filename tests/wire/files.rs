@@ -608,7 +608,7 @@ impl World {
             self.handshake(left);
             self.read(left);
             // Nobody else reads what a reader that has turned away is sent.
-            if self.sides[left].shut_read {
+            if self.sides[left].shut_read && self.sides[left].is_done() {
                 self.verb(left, Verb::Close);
             }
             // A stream without half-close can't tell of an end in the handshake: waiting for the peer's would be in vain.
