@@ -1,4 +1,4 @@
-//! A TLS connection that keeps the promises of `std::net::TcpStream`.
+#![doc = include_str!("docs/crate.md")]
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
@@ -35,3 +35,20 @@ pub use settings::{ClientAuth, Role};
 pub use socket::{Mode, SocketState, SslSocket};
 pub use stream::{Duplex, ReadWrite, Stream};
 pub use version::Version;
+
+/// Longer answers than the crate page has room for.
+pub mod guide {
+    #[doc = include_str!("docs/callbacks.md")]
+    pub mod callbacks {}
+    #[doc = include_str!("docs/unexpected_end.md")]
+    pub mod unexpected_end {}
+    #[doc = include_str!("docs/tcp_stream.md")]
+    pub mod tcp_stream {}
+    #[doc = include_str!("docs/pike.md")]
+    pub mod pike {}
+}
+
+/// Its examples compile too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+pub struct Readme;

@@ -182,16 +182,16 @@ impl World {
                 assert!(!side.conn.is_handshake_done(), "{name}: side {i} says not done, and is");
                 assert_eq!(side.handshake_failed, None, "{name}: side {i}: a failed handshake is final");
             }
-            Err(e) => self.fail(i, e),
+            Err(e) => _ = self.fail(i, e),
         }
         self.note_settled();
     }
 
-    /// An error of the connection: allowed, and the same as before?
-    fn fail(&mut self, i: usize, e: io::Error) {
+    /// An error of the connection: allowed, and the same as before? Only a read ends reading with it: what came before
+    /// may still have to be read.
+    fn fail(&mut self, i: usize, e: io::Error) -> End {
         let name = &self.name;
         let end = End::Error(e.kind(), kind_of(&e));
-        let nothing_came = self.ways[1 - i].ended && self.ways[1 - i].passed == 0;
         assert!(self.faulty || end == TRUNCATED, "{name}: side {i}: {e:?} from nowhere");
         match e.kind() {
             io::ErrorKind::BrokenPipe => {
@@ -208,13 +208,11 @@ impl World {
         if !side.conn.is_handshake_done() {
             let first = *side.handshake_failed.get_or_insert(e.kind());
             assert_eq!(first, e.kind(), "{name}: side {i}: a failed handshake gives the same error: {e:?}");
-            // To a server a peer that said nothing is an empty answer, and no error to read.
-            if side.is_server && nothing_came {
-                return;
-            }
         }
-        let first = *side.end.get_or_insert(end);
-        assert_eq!(first, end, "{name}: side {i}: the first error sticks");
+        if let Some(first @ End::Error(..)) = side.end {
+            assert_eq!(first, end, "{name}: side {i}: the first error sticks");
+        }
+        end
     }
 
     fn write(&mut self, i: usize) {
@@ -238,11 +236,7 @@ impl World {
                 assert!(!side.closing && (!done || full), "{name}: side {i}: write refused for no reason");
             }
             Err(e) if side.closing && e.kind() == io::ErrorKind::BrokenPipe => (),
-            // What ended reading may end writing too.
-            Err(e) if done && e.kind() == io::ErrorKind::BrokenPipe => {
-                assert!(matches!(side.end, Some(End::Error(..))), "{name}: side {i}: {e:?}");
-            }
-            Err(e) => self.fail(i, e),
+            Err(e) => _ = self.fail(i, e),
         }
         self.note_settled();
     }
@@ -283,7 +277,9 @@ impl World {
                 false
             }
             Err(e) => {
-                self.fail(i, e);
+                let end = self.fail(i, e);
+                let first = *self.sides[i].end.get_or_insert(end);
+                assert_eq!(first, end, "{}: side {i}: an error behind the end", self.name);
                 false
             }
         }
@@ -335,9 +331,7 @@ impl World {
         match closed {
             Ok(()) => side.closing = true,
             // Too late to be heard.
-            Err(_) if side.handshake_failed.is_some() || matches!(side.end, Some(End::Error(..))) => (),
-            Err(e) if side.conn.is_handshake_done() => panic!("{name}: side {i}: close: {e:?}"),
-            Err(e) => self.fail(i, e),
+            Err(e) => _ = self.fail(i, e),
         }
         self.note_settled();
     }

@@ -4,6 +4,8 @@
 
 mod cases;
 mod certs;
+mod echo;
+mod load;
 mod mutex;
 mod ours;
 mod peer;
@@ -13,7 +15,10 @@ mod raw_native;
 mod raw_openssl;
 mod raw_rustls;
 mod report;
+mod scale;
+mod servers;
 mod syscalls;
+mod terminators;
 
 use std::env;
 use std::io;
@@ -29,6 +34,7 @@ use cases::{Case, Sample, CASES};
 use peer::Peer;
 use pin::Pin;
 use report::Row;
+use servers::Kind;
 use syscalls::Counter;
 
 /// Speed of TLS streams: peers and sslfile in turn, over loopback.
@@ -38,6 +44,21 @@ struct Args {
     /// How often everything is measured [default: 9, with --quick or --syscalls 3]
     #[arg(long)]
     rounds: Option<usize>,
+    /// Echo servers of one thread on 1, 100 and 1,000 connections; with --syscalls: their calls
+    #[arg(long, group = "mode")]
+    echo: bool,
+    /// Memory of echo servers for each idle connection
+    #[arg(long, group = "mode")]
+    memory: bool,
+    /// An echo server with 10,000 connections that speak now and then [default: --peers ours-openssl]
+    #[arg(long, group = "mode")]
+    scale: bool,
+    /// The example `terminator` beside stunnel and hitch, as far as they are installed
+    #[arg(long, group = "mode")]
+    terminators: bool,
+    /// How many connections; for --memory [default: 2000], --scale [default: 10000], --terminators [default: 1000]
+    #[arg(long, requires = "mode")]
+    connections: Option<usize>,
     /// Cases to measure, separated by commas [default: all]
     #[arg(long, value_delimiter = ',', value_name = "NAME")]
     cases: Vec<String>,
@@ -59,9 +80,14 @@ struct Args {
     /// One measurement of one peer and one case, for profilers
     #[arg(long, value_name = "PEER:CASE")]
     one: Option<String>,
-    /// How much, in bytes, trips or handshakes; goes with --one
+    /// How much, in bytes, trips, handshakes or, for echo servers, milliseconds; goes with --one
     #[arg(long, requires = "one")]
     amount: Option<u64>,
+    /// The process of an echo server
+    #[arg(long, hide = true)]
+    serve: Option<String>,
+    #[arg(long, hide = true, requires = "serve", default_value_t = 1024)]
+    buffer: usize,
     /// Names of peers and cases
     #[arg(long)]
     list: bool,
@@ -72,7 +98,7 @@ struct Args {
 
 fn main() -> ExitCode {
     // `cargo test` starts benches too, with arguments meant for tests: show in a moment that everything runs.
-    let measures = env::args().any(|arg| arg == "--bench" || arg == "--one");
+    let measures = env::args().any(|arg| ["--bench", "--one", "--serve"].contains(&&*arg));
     let done = if measures { run(Args::parse()) } else { smoke() };
     match done {
         Ok(()) => ExitCode::SUCCESS,
@@ -91,7 +117,15 @@ fn run(args: Args) -> io::Result<()> {
     if args.list {
         println!("peers: {}", Peer::names().join(" "));
         println!("cases: {}", CASES.iter().map(|case| case.name).collect::<Vec<_>>().join(" "));
+        println!("echo servers: {}", Kind::all().iter().map(|kind| kind.name).collect::<Vec<_>>().join(" "));
         return Ok(());
+    }
+    if let Some(name) = &args.serve {
+        let kind = if *name == servers::PLAIN.name { &servers::PLAIN } else { Kind::find(name)? };
+        return servers::serve(kind, args.buffer);
+    }
+    if args.echo || args.memory || args.scale || args.terminators {
+        return run_servers(&args);
     }
     if let Some(one) = &args.one {
         return run_one(one, args.amount);
@@ -113,6 +147,38 @@ fn run(args: Args) -> io::Result<()> {
     match &args.csv {
         Some(path) => report::write_csv(path, &rows),
         None => Ok(()),
+    }
+}
+
+/// The modes about servers.
+fn run_servers(args: &Args) -> io::Result<()> {
+    let find = |names: &[String]| names.iter().map(|name| Kind::find(name)).collect::<io::Result<Vec<_>>>();
+    let kinds = match args.peers.is_empty() {
+        true => Kind::all(),
+        false => find(&args.peers)?,
+    };
+    if args.memory {
+        return scale::memory(&kinds, args.connections.unwrap_or(2000));
+    }
+    if args.scale {
+        let kinds = if args.peers.is_empty() { vec![Kind::find("ours-openssl")?] } else { kinds };
+        return scale::scale(&kinds, args.connections.unwrap_or(10_000), Duration::from_secs(5), 4);
+    }
+    let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 7 }).max(1);
+    let time = Duration::from_millis(if args.quick { 150 } else { 400 });
+    let plan = echo::Plan { kinds, rounds, time, csv: args.csv.as_deref() };
+    if args.terminators {
+        let idle = args.connections.unwrap_or(1000);
+        return terminators::run(&terminators::Plan {
+            rounds,
+            time: time * 2,
+            visits: if args.quick { 300 } else { 1000 },
+            idle,
+        });
+    }
+    match args.syscalls {
+        Some(counter) => echo::count(&plan, counter),
+        None => echo::run(&plan),
     }
 }
 
@@ -162,6 +228,9 @@ fn run_one(one: &str, amount: Option<u64>) -> io::Result<()> {
     let Some((peer, case)) = one.split_once(':') else {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "--one wants PEER:CASE"));
     };
+    if let Some((connections, size)) = echo::parse(case) {
+        return echo::one(peer, connections, size, Duration::from_millis(amount.unwrap_or(3000)));
+    }
     let (peer, case) = (Peer::new(peer)?, Case::find(case)?);
     let amount = amount.unwrap_or(case.amount);
     match case.run(&peer, amount)? {
@@ -184,6 +253,13 @@ fn smoke() -> io::Result<()> {
             };
             println!("{} with {}: {word}", case.name, peer.name);
         }
+    }
+    // Servers are measured with what Linux tells of them.
+    if cfg!(target_os = "linux") {
+        echo::smoke()?;
+        let kinds = Kind::all();
+        scale::memory(&kinds, 5)?;
+        scale::scale(&kinds, 5, Duration::from_millis(50), 2)?;
     }
     Ok(())
 }

@@ -15,12 +15,15 @@ pub fn library() -> io::Result<Library> {
             .disable_built_in_roots(true)
             .add_root_certificate(Certificate::from_pem(certs().ca.as_bytes())?)
             .build()?;
-        let identity = Identity::from_pkcs8(certs().leaf.as_bytes(), certs().key.as_bytes())?;
-        let server = TlsAcceptor::builder(identity).build()?;
-        Ok((Client(client), Server(server)))
+        Ok((Client(client), Server(acceptor()?)))
     };
     let (client, server) = make().map_err(io::Error::other)?;
     Ok(Library { client: Box::new(client), server: Box::new(server), resuming: None })
+}
+
+pub fn acceptor() -> Result<TlsAcceptor, native_tls::Error> {
+    let identity = Identity::from_pkcs8(certs().leaf.as_bytes(), certs().key.as_bytes())?;
+    TlsAcceptor::builder(identity).build()
 }
 
 struct Client(TlsConnector);

@@ -10,8 +10,8 @@ use rustls::crypto::{ring, CryptoProvider};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{
-    ClientConfig, ClientConnection, ConnectionCommon, HandshakeKind, RootCertStore, ServerConfig, ServerConnection,
-    SideData, StreamOwned,
+    ClientConfig, ClientConnection, ConfigBuilder, ConnectionCommon, HandshakeKind, RootCertStore, ServerConfig,
+    ServerConnection, SideData, StreamOwned, WantsVerifier,
 };
 
 use crate::certs::{certs, NAME};
@@ -51,13 +51,27 @@ fn client_config(resumption: Resumption) -> io::Result<Arc<ClientConfig>> {
 }
 
 fn server_config() -> io::Result<Arc<ServerConfig>> {
+    with_identity(
+        ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(io::Error::other)?,
+    )
+}
+
+/// A server that leaves version and suite to its client.
+pub fn any_suite() -> io::Result<Arc<ServerConfig>> {
+    let provider = Arc::new(ring::default_provider());
+    with_identity(
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .map_err(io::Error::other)?,
+    )
+}
+
+fn with_identity(builder: ConfigBuilder<ServerConfig, WantsVerifier>) -> io::Result<Arc<ServerConfig>> {
     let key = PrivateKeyDer::from_pem_slice(certs().key.as_bytes()).map_err(io::Error::other)?;
-    let config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(io::Error::other)?
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate(&certs().leaf)?], key)
-        .map_err(io::Error::other)?;
+    let leaf = vec![certificate(&certs().leaf)?];
+    let config = builder.with_no_client_auth().with_single_cert(leaf, key).map_err(io::Error::other)?;
     Ok(Arc::new(config))
 }
 

@@ -171,7 +171,7 @@ pub fn median(values: impl IntoIterator<Item = f64>) -> f64 {
 }
 
 /// Between the two nearest values, in proportion.
-fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> f64 {
+pub fn quantile(values: impl IntoIterator<Item = f64>, q: f64) -> f64 {
     let mut values: Vec<f64> = values.into_iter().collect();
     values.sort_by(f64::total_cmp);
     let Some(last) = values.len().checked_sub(1) else { return f64::NAN };

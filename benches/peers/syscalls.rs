@@ -4,16 +4,18 @@ use std::collections::BTreeMap;
 use std::env;
 use std::fs::File;
 use std::io::{self, BufWriter, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
+
+use rustix::process::{kill_process, Pid, Signal};
 
 use crate::cases::Case;
 use crate::peer::Peer;
 use crate::report::{median, Table};
 
 /// By name.
-type Counts = BTreeMap<String, f64>;
+pub type Counts = BTreeMap<String, f64>;
 
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -24,19 +26,7 @@ pub fn run(
     rounds: usize,
     csv: Option<&Path>,
 ) -> io::Result<()> {
-    let mut table = Table::new(&[
-        "case",
-        "peer",
-        "per",
-        "all",
-        "recv",
-        "send",
-        "poll",
-        "futex",
-        "others",
-        "to own raw",
-        "which others",
-    ]);
+    let mut table = Table::new(&[&["case", "peer", "per"], HEADS].concat());
     let mut csv = csv.map(|path| File::create(path).map(BufWriter::new)).transpose()?;
     if let Some(csv) = &mut csv {
         writeln!(csv, "case,peer,per,call,count")?;
@@ -61,27 +51,38 @@ pub fn run(
                     writeln!(csv, "{},{},{per},{name},{n:.3}", case.name, peer.name)?;
                 }
             }
-            let text = |n: f64| if many == 1 { format!("{n:.2}") } else { format!("{n:.0}") };
-            let sum = |class: &str| -> f64 {
-                counts.iter().filter(|(name, _)| class_of(name) == class).map(|(_, n)| n).fold(0.0, |a, n| a + n)
-            };
             let all = counts.values().sum();
             totals.insert(&peer.name, all);
-            let raw = peer.raw.and_then(|raw| totals.get(raw));
-            let others: Vec<String> = counts
-                .iter()
-                .filter(|(name, _)| class_of(name) == "others")
-                .map(|(name, n)| format!("{name} {}", text(*n)))
-                .collect();
-            let mut line = vec![case.name.to_string(), peer.name.clone(), per.to_string(), text(all)];
-            line.extend(["recv", "send", "poll", "futex", "others"].map(|class| text(sum(class))));
-            line.push(raw.map_or(String::new(), |raw| format!("{:.2}", all / raw)));
-            line.push(others.join(", "));
+            let raw = peer.raw.and_then(|raw| totals.get(raw)).copied();
+            let mut line = vec![case.name.to_string(), peer.name.clone(), per.to_string()];
+            line.extend(cells(&counts, if many == 1 { 2 } else { 0 }, raw));
             table.push(line);
         }
     }
     table.print();
     Ok(())
+}
+
+/// The heads of `cells`.
+pub const HEADS: &[&str] = &["all", "recv", "send", "poll", "futex", "others", "to own raw", "which others"];
+
+/// Counts as a part of a table's line. `raw`: all of the raw stream's.
+pub fn cells(counts: &Counts, decimals: usize, raw: Option<f64>) -> Vec<String> {
+    let text = |n: f64| format!("{n:.decimals$}");
+    let sum = |class: &str| -> f64 {
+        counts.iter().filter(|(name, _)| class_of(name) == class).map(|(_, n)| n).fold(0.0, |a, n| a + n)
+    };
+    let all: f64 = counts.values().sum();
+    let mut cells = vec![text(all)];
+    cells.extend(["recv", "send", "poll", "futex", "others"].map(|class| text(sum(class))));
+    cells.push(raw.map_or(String::new(), |raw| format!("{:.2}", all / raw)));
+    let others: Vec<String> = counts
+        .iter()
+        .filter(|(name, _)| class_of(name) == "others")
+        .map(|(name, n)| format!("{name} {}", text(*n)))
+        .collect();
+    cells.push(others.join(", "));
+    cells
 }
 
 fn class_of(call: &str) -> &'static str {
@@ -121,6 +122,36 @@ pub enum Counter {
 impl Counter {
     /// The calls of one run, from its first moment to its last.
     fn count(self, case: &Case, peer: &Peer, amount: u64) -> io::Result<Counts> {
+        let (mut counter, out) = self.command();
+        counter.arg(env::current_exe()?);
+        counter.args(["--one", &format!("{}:{}", peer.name, case.name), "--amount", &amount.to_string()]);
+        run_within(LIMIT, counter, &format!("{} with {}", case.name, peer.name))?;
+        let counts = self.read(&out)?;
+        match counts.is_empty() {
+            true => Err(io::Error::other(format!("{self:?} counted nothing"))),
+            false => Ok(counts),
+        }
+    }
+
+    /// The calls of a process that is there already, while `work` goes on.
+    pub fn count_of<T>(self, pid: u32, work: impl FnOnce() -> io::Result<T>) -> io::Result<(Counts, T)> {
+        // How long the counter takes to begin; it doesn't say.
+        const START: Duration = Duration::from_millis(700);
+        let (mut counter, out) = self.command();
+        counter.args(["-p", &pid.to_string()]).stdin(Stdio::null()).stderr(Stdio::null());
+        let mut counter = counter.spawn()?;
+        std::thread::sleep(START);
+        let done = work();
+        if counter.try_wait()?.is_none() {
+            kill_process(Pid::from_child(&counter), Signal::INT)?;
+            counter.wait()?;
+        }
+        let done = done?;
+        Ok((self.read(&out)?, done))
+    }
+
+    /// What counts, up to what it counts, and where the counts will be.
+    fn command(self) -> (Command, PathBuf) {
         let out = env::temp_dir().join(format!("sslfile-peers-counts-{}", std::process::id()));
         let mut counter = match self {
             Counter::Strace => Command::new("strace"),
@@ -130,19 +161,16 @@ impl Counter {
             Counter::Strace => counter.args(["-f", "-q", "-c", "-o"]).arg(&out),
             Counter::Perf => counter.args(["stat", "-x", ",", "-e", &tracepoints(), "-o"]).arg(&out),
         };
-        counter.arg(env::current_exe()?);
-        counter.args(["--one", &format!("{}:{}", peer.name, case.name), "--amount", &amount.to_string()]);
-        run_within(LIMIT, counter, &format!("{} with {}", case.name, peer.name))?;
-        let text = std::fs::read_to_string(&out)?;
-        std::fs::remove_file(&out)?;
-        let counts = match self {
+        (counter, out)
+    }
+
+    fn read(self, out: &Path) -> io::Result<Counts> {
+        let text = std::fs::read_to_string(out)?;
+        std::fs::remove_file(out)?;
+        Ok(match self {
             Counter::Strace => parse_strace(&text),
             Counter::Perf => parse_perf(&text),
-        };
-        match counts.is_empty() {
-            true => Err(io::Error::other(format!("{self:?} counted nothing: {text}"))),
-            false => Ok(counts),
-        }
+        })
     }
 }
 
