@@ -325,7 +325,6 @@ impl World {
     }
 
     fn close(&mut self, i: usize) {
-        let name = &self.name;
         let side = &mut self.sides[i];
         let closed = side.conn.close();
         match closed {
