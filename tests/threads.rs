@@ -3,6 +3,8 @@
 //! `SSLFILE_SOAK_MIB=1024 cargo test --release --test threads -- soak` is the full run; `SSLFILE_SEED` repeats one.
 #![cfg(unix)]
 
+#[path = "threads/backends.rs"]
+mod backends;
 #[path = "threads/changes.rs"]
 mod changes;
 mod common;

@@ -110,11 +110,16 @@ fn one_way(from: &SslFile, to: &SslFile, in_order: bool, seed: u64, bytes: u64) 
     });
 }
 
-fn soak(nonblocking: bool) {
-    let mib: u64 = match std::env::var("SSLFILE_SOAK_MIB") {
+/// How much to send each way, in MiB.
+pub fn mib() -> u64 {
+    match std::env::var("SSLFILE_SOAK_MIB") {
         Ok(text) => text.parse().expect("SSLFILE_SOAK_MIB is a number"),
         Err(_) => 24,
-    };
+    }
+}
+
+fn soak(nonblocking: bool) {
+    let mib = mib();
     let seed = seed();
     // At 2 MiB a second even a machine that does other things gets there.
     let limit = LIMIT + Duration::from_secs(mib);
