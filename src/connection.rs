@@ -384,10 +384,6 @@ impl Connection {
         self.failure.as_ref()
     }
 
-    pub(crate) fn has_begun(&self) -> bool {
-        self.begun
-    }
-
     /// Why nothing more may be written.
     pub(crate) fn write_error(&self) -> Option<Error> {
         match (&self.failure, self.close) {

@@ -170,7 +170,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     fn end(&self, mut core: Guard<'_>, result: io::Result<()>) -> io::Result<()> {
         core.ending = Ending::Closed;
         core.events.own_end = Some(result.as_ref().map_or_else(|e| Err(own(e)), |()| Ok(())));
-        core.queue.clear();
+        core.drop_output();
         // A silent peer may still be reading: a socket that were closed for reading too would answer what the peer
         // sends late (session tickets, say) with a reset, and what is on its way to the peer would be lost.
         let is_over_for_peer = result.is_err() || core.connection.has_ended() || core.connection.has_discarded();
@@ -194,6 +194,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             core.ending = Ending::Cleaning;
             core.write_shut = true;
             core.events.own_end = None;
+            core.events.cleaning = Some(Instant::now());
             core.events.look = true;
             self.wake_all(&core);
             return Ok(());

@@ -45,6 +45,10 @@ pub(crate) struct Events {
     pub write_armed: bool,
     /// How our own `close` or `close_clean` ended.
     pub own_end: Option<Result<(), Error>>,
+    /// While another file has the stream: what was put back meanwhile.
+    pub unread_later: Vec<u8>,
+    /// When `close_clean` was asked for.
+    pub cleaning: Option<Instant>,
     /// The last handle has gone while something was unsent.
     orphan: bool,
     /// When something was last received, and sent, for the idle time-outs.
@@ -92,12 +96,18 @@ impl Core {
         let closing = match (self.ending, self.drain_deadline) {
             (Ending::Closing, Some(drain)) => Some(drain),
             (Ending::Closing, None) => self.progress.and_then(|at| at.checked_add(self.flush_patience())),
+            (Ending::Cleaning, _) if self.events.own_end.is_none() => self.clean_deadline(),
             _ => None,
         };
         let later = |at: Option<Instant>, time: Option<Duration>| at?.checked_add(time?);
         let idle_read = later(events.received, self.read_timeout).filter(|_| self.reads_idly());
         let idle_write = later(events.sent, self.write_timeout).filter(|_| self.writes_idly());
         [self.handshake_deadline(), closing, idle_read, idle_write].into_iter().flatten().min()
+    }
+
+    /// Until when the backend waits for the peer's answer to `close_clean`.
+    fn clean_deadline(&self) -> Option<Instant> {
+        self.events.cleaning?.checked_add(self.read_timeout?)
     }
 
     /// The read time-out runs: the read callback is waiting for data.
@@ -290,9 +300,11 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
         let (mut calls, mut share, mut panic) = (0, FAIR_SHARE, None);
         while panic.is_none() && is_ours(&core) {
             let Some(next) = core.next(scratch) else { break };
-            if let Next::Read(n) = next {
-                share = share.saturating_sub(n);
-            }
+            // A callback that always writes must not keep the turn either.
+            share = share.saturating_sub(match next {
+                Next::Read(n) => n,
+                _ => FAIR_SHARE / 16,
+            });
             calls += 1;
             drop(core);
             panic = self.call(next, scratch).err();
@@ -340,7 +352,6 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                 // The end, or nothing: an end could be read for ever.
                 break;
             }
-            core.note_received();
             if !self.stream.is_ready() {
                 break;
             }
@@ -378,6 +389,10 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                     let mut core = self.lock();
                     if e.kind() != io::ErrorKind::WouldBlock {
                         core.events.own_end = Some(Err(own(&e)));
+                    } else if core.clean_deadline().is_some_and(|deadline| Instant::now() >= deadline) {
+                        call.timeout = core.read_timeout;
+                        call.patience = None;
+                        core.events.own_end = Some(Err(self.time_out(&call)));
                     }
                     core
                 }
@@ -607,6 +622,8 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
     pub fn take_home(self: &Arc<Self>, unread: &[u8]) {
         let mut core = self.lock();
         core.taken = false;
+        let later = std::mem::take(&mut core.events.unread_later);
+        core.connection.unread(&later);
         core.connection.unread(unread);
         let home = core.events.home.take();
         if let Some(backend) = home.and_then(|place| place.backend()) {

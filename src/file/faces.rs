@@ -55,7 +55,11 @@ macro_rules! events {
 
             /// Bytes that can be read without touching the stream; not zero if there are any. Never waits.
             pub fn pending(&self) -> usize {
-                self.shared().lock().connection.pending()
+                let mut core = self.shared().lock();
+                match core.read_shut {
+                    true => 0,
+                    false => core.connection.pending(),
+                }
             }
 
             /// Queues all of `data` or nothing, in any mode and from the first moment, the time before a handshake

@@ -187,7 +187,9 @@ impl<S: Stream> SslFile<S> {
     pub fn last_error(&self) -> Option<io::Error> {
         let core = self.shared().lock();
         let connection = &core.connection;
-        connection.failure().or(connection.read_error()).or(core.write_failure.as_ref()).map(Error::to_io)
+        let own_end = core.events.own_end.as_ref().and_then(|end| end.as_ref().err());
+        let of_peer = connection.failure().or(connection.read_error()).or(core.write_failure.as_ref());
+        of_peer.or(own_end).map(Error::to_io)
     }
 
     /// Whether a call on some handle is waiting. Never waits itself.
@@ -209,7 +211,8 @@ impl<S: Stream> SslFile<S> {
     /// Waits for the sending as long as it gets on, at most the close time-out (default 1 s) without progress; then for
     /// the peer's end, at most the close time-out. That the peer stays silent is no error. On a stream without a
     /// descriptor it waits for the sending, however long, and does not read. Waiting calls of other threads return
-    /// `NotConnected`.
+    /// `NotConnected`. While a peer stays silent and a handle lives, only our direction of the stream is ended: the system
+    /// would answer what comes late (session tickets, say) with a reset, which can cost the peer data.
     ///
     /// Errors: `TimedOut`: something accepted was lost, as the peer takes nothing; `BrokenPipe`, `ConnectionReset`: the
     /// same, as the peer has gone. The connection is ended all the same. Non-blocking: `WouldBlock` until a later call

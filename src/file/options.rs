@@ -57,7 +57,6 @@ pub struct SslOptions {
     peer: Option<SocketAddr>,
 }
 
-const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 const SEND_LIMIT: usize = 256 * 1024;
 
 impl SslOptions {
@@ -116,7 +115,7 @@ impl SslOptions {
     }
 
     /// A budget for the whole handshake, from its first step; when it is used up the handshake has failed for good, with
-    /// `TimedOut`. Default: 30 s, but none for a file that is opened non-blocking. `None`: no limit. Streams without a
+    /// `TimedOut`. Default: 30 s, but none while a file is non-blocking and without a backend. `None`: no limit. Streams without a
     /// descriptor have none.
     pub fn handshake_timeout(mut self, timeout: Option<Duration>) -> Self {
         self.handshake_timeout = Some(timeout);
@@ -179,8 +178,15 @@ impl SslOptions {
             (_, address) => address.unwrap_or_else(|| "the peer".to_string()),
         };
         let nonblocking = self.nonblocking.unwrap_or(inherited.nonblocking);
-        let default_timeout = (!nonblocking).then_some(HANDSHAKE_TIMEOUT);
         let backend = self.backend.or(inherited.backend.take());
+        if backend.is_some() && !polled {
+            let unread = stream.give_back(&inherited, self.already_read);
+            return Err(OpenError::new(
+                Error::unsupported("a backend needs a stream with a descriptor").into(),
+                stream,
+                unread,
+            ));
+        }
         let mut core = Core::new(connection, nonblocking, &inherited, self.close_timeout);
         core.connection.feed(&self.already_read);
         let shared = Arc::new(Shared {
@@ -192,10 +198,7 @@ impl SslOptions {
             polled,
             never_blocks: nonblocking && !polled,
             send_limit: self.send_limit,
-            handshake_timeout: self
-                .handshake_timeout
-                .unwrap_or(if backend.is_some() { Some(HANDSHAKE_TIMEOUT) } else { default_timeout })
-                .filter(|_| polled),
+            handshake_timeout: self.handshake_timeout,
             core: Mutex::new(core),
             slots: Mutex::default(),
             can_read: Condvar::new(),

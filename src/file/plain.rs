@@ -74,7 +74,7 @@ impl<S: Stream> PlainFile<S> {
             inherited,
             handles: AtomicUsize::new(1),
             send_limit: SEND_LIMIT,
-            handshake_timeout: None,
+            handshake_timeout: Some(None),
             core: Mutex::new(core),
             slots: Mutex::default(),
             can_read: Condvar::new(),
@@ -113,9 +113,15 @@ impl<S: Stream> PlainFile<S> {
         self.shared().is_open()
     }
 
-    /// Puts bytes back in front of what will be read next.
+    /// Puts bytes back in front of what will be read next; while another file has the stream: of what will be read after
+    /// that.
     pub fn unread(&self, bytes: &[u8]) {
         let mut core = self.shared().lock();
+        if core.taken {
+            // For when the stream is ours again.
+            core.events.unread_later.splice(0..0, bytes.iter().copied());
+            return;
+        }
         core.connection.unread(bytes);
         self.shared().wake_all(&core);
         core.events.look = true;

@@ -19,6 +19,8 @@ use crate::engine::{Buffer, LARGE};
 use crate::error::{Error, ErrorKind};
 use crate::stream::{after, Inherited, Transport, Wait};
 
+/// The default of `SslOptions::handshake_timeout`.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 /// Plaintext that is encrypted before it is sent: a few records for each system call.
 const CHUNK: usize = 64 * 1024;
 
@@ -36,7 +38,8 @@ pub(crate) struct Shared<S, F> {
     /// The stream is none of ours to poll, but gives `WouldBlock` by itself.
     pub never_blocks: bool,
     pub send_limit: usize,
-    pub handshake_timeout: Option<Duration>,
+    /// As it was set, if it was.
+    pub handshake_timeout: Option<Option<Duration>>,
     pub core: Mutex<Core>,
     /// What to call. Locked inside the core's lock, or alone; never while a callback is called or dropped.
     pub slots: Mutex<Slots<F>>,
@@ -70,7 +73,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         while !core.settled {
             core.check(call)?;
             if core.handshake_deadline.is_none() {
-                core.handshake_deadline = self.handshake_timeout.and_then(after);
+                core.handshake_deadline = self.handshake_limit(&core).and_then(after);
             }
             let outcome = core.connection.handshake();
             match outcome {
@@ -109,6 +112,13 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         }
         self.wake_all(&core);
         core
+    }
+
+    /// Blocking files and those in a backend have a time-out by default; who polls by himself keeps his own time.
+    fn handshake_limit(&self, core: &Core) -> Option<Duration> {
+        let is_users = core.nonblocking && core.events.place.is_none();
+        let default = (!is_users).then_some(HANDSHAKE_TIMEOUT);
+        self.handshake_timeout.unwrap_or(default).filter(|_| self.polled)
     }
 
     pub fn name_peer(&self, core: &mut Core) {
@@ -162,6 +172,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             Ok(n) => {
                 buffer.filled(n);
                 core.connection.feed_buffer(buffer);
+                core.note_received();
             }
             Err(e) => match e.kind() {
                 io::ErrorKind::Interrupted if call.nested => return Err(e),
@@ -178,6 +189,38 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             },
         }
         Ok(core)
+    }
+
+    /// A reader that waits must see to what is unsent, if nobody else does: the peer may wait for that.
+    pub fn must_send_meanwhile(&self, core: &Core) -> bool {
+        self.polled && core.has_output() && core.writing.is_free() && !core.reading && core.events.place.is_none()
+    }
+
+    /// As `wait_for_input`, and it ends as well when there is room for what is unsent.
+    pub fn wait_and_send<'a>(&'a self, mut core: Guard<'a>, call: &Call) -> io::Result<Guard<'a>> {
+        let deadline = core.deadline(call);
+        core.reading = true;
+        let sleeper = core.fell_asleep(Wait::Until(deadline));
+        drop(core);
+        let result = self.stream.wait_writable(true, deadline);
+        let mut core = self.lock();
+        core.woke_up(sleeper);
+        core.reading = false;
+        self.can_read.notify_all();
+        match result {
+            Ok(()) => {}
+            Err(e) if e.kind() == io::ErrorKind::TimedOut => core = self.timed_out(core, call)?,
+            Err(e) if call.nested => return Err(e),
+            Err(_) => return Ok(core),
+        }
+        core = self.offer(core);
+        let glance = Call { wait: false, nested: true, ..*call };
+        match self.wait_for_input(core, &glance) {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock || e.kind() == io::ErrorKind::Interrupted => {
+                Ok(self.lock())
+            }
+            result => result,
+        }
     }
 
     /// Takes the writing turn, sends all that is there, waiting as the call may, and gives up the turn.
@@ -452,7 +495,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         let now = Instant::now();
         let handshaking = !core.connection.is_handshake_done();
         if handshaking && core.handshake_deadline.is_some_and(|deadline| now >= deadline) {
-            let limit = self.handshake_timeout.unwrap_or_default();
+            let limit = self.handshake_limit(&core).unwrap_or_default();
             let text = format!("the TLS handshake took longer than its time-out of {limit:?}");
             core.connection.fail(Error::new(ErrorKind::TimedOut, text));
             return Ok(core);

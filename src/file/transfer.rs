@@ -55,6 +55,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             let Some(call) = &begun else { continue };
             core.check(call)?;
             core = match core.settled {
+                true if call.wait && self.must_send_meanwhile(&core) => self.wait_and_send(core, call)?,
                 true => self.wait_for_input(core, call)?,
                 false => match self.shake(core, call) {
                     Ok(core) => core,
@@ -230,6 +231,9 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         if let Some(e) = core.write_error() {
             return Err(e.into());
         }
+        if data.is_empty() {
+            return Ok(());
+        }
         let unsent = core.unsent();
         if unsent > 0 && unsent.saturating_add(data.len()) > self.send_limit {
             return Err(Error::would_block("the send limit is reached").into());
@@ -290,20 +294,22 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     pub fn is_open(&self) -> bool {
         let mut core = self.lock();
         loop {
-            if core.read_shut || core.ending == crate::file::guarded::Ending::Closed {
+            if core.read_shut {
                 return false;
             }
-            let handshaking = !core.settled;
-            if handshaking && !core.connection.has_begun() {
+            if core.is_over() {
+                return core.connection.plain_len() > 0;
+            }
+            if core.connection.is_to_speak_first() {
                 return true;
             }
             if core.connection.read_ahead(1) {
                 return !core.connection.is_read_to_end();
             }
-            if core.is_over() || core.connection.failure().is_some() {
+            if core.connection.failure().is_some() {
                 return false;
             }
-            if handshaking || !self.can_try() || core.reading {
+            if !self.can_try() || core.reading {
                 return true;
             }
             let call = core.call(Caller::Wrapper(Wait::No), None);
