@@ -210,7 +210,7 @@ fn a_backend_for_a_stream_without_a_descriptor_is_refused_before_a_byte_is_sent(
         let backend = Backend::new().expect("backend");
         let stream = ReadWrite::new(io::Cursor::new(Vec::new()));
         let options = SslFile::options().client(NAME).backend(&backend);
-        let refused = options.open(stream, &client_context(engine)).err().expect("refused");
+        let refused = options.open(stream, &client_context(engine)).expect_err("refused");
         assert_eq!(refused.error().kind(), io::ErrorKind::Unsupported);
         assert_eq!(refused.into_parts().1.into_inner().into_inner(), b"");
     }

@@ -251,7 +251,8 @@ impl Core {
         let over = self.returned || matches!(self.ending, Ending::Closed | Ending::Cleaned);
         let is_ending = matches!(self.ending, Ending::Closing | Ending::Cleaning);
         crate::Interest {
-            readable: !over && !self.read_shut && !self.connection.has_ended(),
+            // After `shutdown(Read)` what comes is of use to a handshake and to an end that is under way only.
+            readable: !over && !self.connection.has_ended() && (!self.read_shut || !self.settled || is_ending),
             // Where the next call needs nothing more to come to its end: a wait that ends at once.
             writable: (is_ending && self.connection.has_ended())
                 || self.has_output()

@@ -3,7 +3,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::guarded::{not_open, Call, Caller, Core, Guard};
+use super::guarded::{not_open, Call, Caller, Core, Ending, Guard};
 use super::shared::Shared;
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
@@ -294,11 +294,8 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     pub fn is_open(&self) -> bool {
         let mut core = self.lock();
         loop {
-            if core.read_shut {
+            if core.read_shut || core.ending == Ending::Closed {
                 return false;
-            }
-            if core.is_over() {
-                return core.connection.plain_len() > 0;
             }
             if core.connection.is_to_speak_first() {
                 return true;
@@ -306,7 +303,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             if core.connection.read_ahead(1) {
                 return !core.connection.is_read_to_end();
             }
-            if core.connection.failure().is_some() {
+            if core.is_over() || core.connection.failure().is_some() {
                 return false;
             }
             if !self.can_try() || core.reading {
