@@ -1,5 +1,7 @@
 use std::fmt;
+use std::fs;
 use std::io;
+use std::path::Path;
 
 use crate::error::Error;
 
@@ -53,12 +55,15 @@ impl fmt::Debug for Certificate {
     }
 }
 
+/// Names of PEM blocks with a certificate.
+const TAGS: [&str; 3] = ["CERTIFICATE", "X509 CERTIFICATE", "TRUSTED CERTIFICATE"];
+
 /// The certificates in `pem`, at least one; `origin` names the text in errors.
 pub(crate) fn certificates(pem: &[u8], origin: &str) -> Result<Vec<Certificate>, Error> {
     let blocks = blocks(pem, origin)?;
     let mut found = Vec::new();
     for (number, block) in blocks.iter().enumerate() {
-        if !matches!(block.tag(), "CERTIFICATE" | "X509 CERTIFICATE" | "TRUSTED CERTIFICATE") {
+        if !TAGS.contains(&block.tag()) {
             continue;
         }
         check(block.contents()).map_err(|why| {
@@ -70,6 +75,62 @@ pub(crate) fn certificates(pem: &[u8], origin: &str) -> Result<Vec<Certificate>,
         return Err(Error::invalid_input(format!("{origin} has no CERTIFICATE block; it has {}", names(&blocks))));
     }
     Ok(found)
+}
+
+/// What a file or a directory has of certificates.
+pub(crate) struct Found {
+    pub certificates: Vec<Certificate>,
+    /// How many more there are that are not what they say.
+    pub broken: usize,
+}
+
+/// The certificates in this file, or in the files of this directory (links followed, each certificate once).
+pub(crate) fn load(path: &Path) -> Result<Found, Error> {
+    let fail = |path: &Path, e: io::Error| {
+        Error::new(crate::ErrorKind::Other, format!("cannot read {}: {e}", path.display()))
+            .with_io_kind(e.kind())
+            .with_source(e)
+    };
+    let mut found = Found { certificates: Vec::new(), broken: 0 };
+    if path.is_dir() {
+        let entries = fs::read_dir(path).map_err(|e| fail(path, e))?;
+        let mut files = entries.map(|entry| entry.map(|e| e.path())).collect::<Result<Vec<_>, _>>();
+        files.iter_mut().for_each(|files| files.sort());
+        for file in files.map_err(|e| fail(path, e))?.iter().filter(|file| file.is_file()) {
+            found.add(&fs::read(file).map_err(|e| fail(file, e))?);
+        }
+    } else {
+        found.add(&fs::read(path).map_err(|e| fail(path, e))?);
+    }
+    if found.certificates.is_empty() {
+        return Err(Error::invalid_input(format!("{} has no certificates", path.display())));
+    }
+    Ok(found)
+}
+
+impl Found {
+    fn add(&mut self, bytes: &[u8]) {
+        if check(bytes).is_ok() {
+            return self.add_der(bytes);
+        }
+        // Block by block: a broken one must not hide those behind it.
+        let text = String::from_utf8_lossy(bytes);
+        let blocks = text.split("-----BEGIN ").skip(1);
+        for block in blocks.filter(|block| TAGS.iter().any(|tag| block.starts_with(&format!("{tag}-----")))) {
+            match pem::parse(format!("-----BEGIN {block}")) {
+                Ok(block) => self.add_der(block.contents()),
+                Err(_) => self.broken += 1,
+            }
+        }
+    }
+
+    fn add_der(&mut self, der: &[u8]) {
+        match check(der) {
+            Ok(()) if self.certificates.iter().any(|known| known.der == der) => {}
+            Ok(()) => self.certificates.push(Certificate { der: der.to_vec() }),
+            Err(_) => self.broken += 1,
+        }
+    }
 }
 
 /// The PEM blocks of a text; an error that says what is there instead when there are none.

@@ -1,10 +1,11 @@
 use std::fmt;
 use std::io;
 
+use crate::alert::{alert_name, Alert};
 use crate::certificate::Certificate;
 use crate::context::Context;
 use crate::engine::{Buffer, PlainText, Session, Stop, Wire};
-use crate::error::{alert_name, Error, ErrorKind};
+use crate::error::{Error, ErrorKind};
 use crate::settings::Role;
 use crate::version::{Bounds, Version};
 
@@ -61,6 +62,23 @@ pub struct Connection {
     failure: Option<Error>,
     close: CloseNotify,
     discarded: bool,
+    /// The most plaintext for one record.
+    fragment: usize,
+    alerts: Vec<Alert>,
+}
+
+/// What has gone over a connection, in both directions: TLS records and the bytes in them, handshake included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub struct Traffic {
+    /// Bytes that have come from the peer.
+    pub bytes_received: u64,
+    /// Bytes made for the peer.
+    pub bytes_sent: u64,
+    /// Records that have come from the peer and have been looked at.
+    pub records_received: u64,
+    /// Records made for the peer.
+    pub records_sent: u64,
 }
 
 /// How reading ended. Sticky.
@@ -123,6 +141,8 @@ impl Connection {
             failure: None,
             close: CloseNotify::NotAsked,
             discarded: false,
+            fragment: context.max_fragment_size().unwrap_or(usize::MAX),
+            alerts: Vec::new(),
         })
     }
 
@@ -207,7 +227,8 @@ impl Connection {
         }
         let mut n = 0;
         while n < data.len() {
-            match self.session.write(&mut self.wire, &data[n..]) {
+            let next = &data[n..];
+            match self.session.write(&mut self.wire, &next[..next.len().min(self.fragment)]) {
                 Ok(0) => break,
                 Ok(more) => n += more,
                 Err(Stop::NeedsInput) => break,
@@ -249,7 +270,22 @@ impl Connection {
         if self.end.is_none() && self.failure.is_none() {
             return Vec::new();
         }
-        self.wire.incoming.take_vec()
+        self.wire.take_input()
+    }
+
+    /// The alerts (RFC 8446, section 6) sent and received since the last call.
+    pub fn take_alerts(&mut self) -> Vec<Alert> {
+        std::mem::take(&mut self.alerts)
+    }
+
+    /// What has gone over the connection so far.
+    pub fn traffic(&self) -> Traffic {
+        Traffic {
+            bytes_received: self.received,
+            bytes_sent: self.wire.bytes_sent(),
+            records_received: self.wire.records_received,
+            records_sent: self.wire.records_sent(),
+        }
     }
 
     /// The version agreed on, if the engine knows it.
@@ -260,6 +296,11 @@ impl Connection {
     /// The cipher suite agreed on, in the library's own spelling, if the engine knows it.
     pub fn cipher(&self) -> Option<String> {
         self.session.cipher().filter(|_| self.handshake_done)
+    }
+
+    /// The group of the key exchange, by its name in RFC 8446, section 4.2.7 ("x25519", "secp256r1"), if the engine knows it.
+    pub fn group(&self) -> Option<String> {
+        self.session.group().filter(|_| self.handshake_done)
     }
 
     /// The protocol agreed on with ALPN.
@@ -312,6 +353,8 @@ impl Connection {
             failure: None,
             close: CloseNotify::NotAsked,
             discarded: false,
+            fragment: usize::MAX,
+            alerts: Vec::new(),
         }
     }
 
@@ -460,7 +503,7 @@ impl Connection {
             self.discarded = true;
         }
         if !self.handshake_done {
-            self.wire.incoming.clear();
+            self.wire.clear_input();
             self.look_for_end();
         }
         self.end.is_some()
@@ -497,7 +540,7 @@ impl Connection {
             self.wire.incoming.clear();
             return self.plain.take_vec();
         }
-        self.wire.incoming.take_vec()
+        self.wire.take_input()
     }
 
     /// Gives back memory that an idle connection does not need.
@@ -522,8 +565,19 @@ impl Connection {
     pub(crate) fn fail(&mut self, error: Error) {
         if self.failure.is_none() {
             self.failure = Some(error.clone());
+            if let Some((number, is_ours)) = error.alert() {
+                self.note_alert(number, is_ours);
+            }
         }
         self.end.get_or_insert(End::Failed(error));
+    }
+
+    fn note_alert(&mut self, number: u8, is_ours: bool) {
+        self.alerts.push(Alert { number, is_ours, role: self.role, peer: String::new(), not_tls: None });
+    }
+
+    pub(crate) fn has_alerts(&self) -> bool {
+        !self.alerts.is_empty()
     }
 
     /// Whether the library has something to work on.
@@ -545,13 +599,13 @@ impl Connection {
                 return self.look_for_end();
             }
             self.begun = true;
-            let before = self.wire.incoming.len();
+            let before = self.wire.unseen();
             match self.session.handshake(&mut self.wire) {
                 Ok(()) => {
                     self.handshake_done = true;
                     self.queue_close_notify();
                 }
-                Err(Stop::NeedsInput) if speaks_first || self.wire.incoming.len() < before => {}
+                Err(Stop::NeedsInput) if speaks_first || self.wire.unseen() < before => {}
                 Err(Stop::NeedsInput) => return self.look_for_end(),
                 Err(Stop::Failed(error)) => return self.fail(error.during("TLS handshake")),
             }
@@ -566,12 +620,15 @@ impl Connection {
                 self.look_for_end();
                 return None;
             }
-            let before = self.wire.incoming.len();
+            let before = self.wire.unseen();
             match self.session.read(&mut self.wire, buf) {
-                Ok(0) => self.end = Some(End::CloseNotify),
+                Ok(0) => {
+                    self.end = Some(End::CloseNotify);
+                    self.note_alert(CLOSE_NOTIFY, false);
+                }
                 Ok(n) => return Some(n),
                 // A record without data for us: a ticket, a key update.
-                Err(Stop::NeedsInput) if self.wire.incoming.len() < before => {}
+                Err(Stop::NeedsInput) if self.wire.unseen() < before => {}
                 Err(Stop::NeedsInput) => {
                     self.look_for_end();
                     return None;
@@ -638,8 +695,13 @@ impl Connection {
             let text = format!("TLS handshake: the peer does not speak TLS; it sent \"{shown}\"");
             const UNEXPECTED_MESSAGE: u8 = 10;
             debug_assert_eq!(alert_name(UNEXPECTED_MESSAGE), "unexpected_message");
-            self.wire.outgoing.append(&[21, 3, 1, 0, 2, 2, UNEXPECTED_MESSAGE]);
+            let not_tls = (self.role == Role::Server).then(|| bytes.to_vec());
+            self.wire.send(&[21, 3, 1, 0, 2, 2, UNEXPECTED_MESSAGE]);
             self.fail(Error::new(ErrorKind::NotTls, text));
+            self.note_alert(UNEXPECTED_MESSAGE, true);
+            if let Some(alert) = self.alerts.last_mut() {
+                alert.not_tls = not_tls;
+            }
         }
         self.recognised
     }
@@ -655,8 +717,10 @@ impl Connection {
             return;
         }
         self.close = CloseNotify::Queued;
-        if let Err(Stop::Failed(error)) = self.session.close(&mut self.wire) {
-            self.fail(error.during("closing"));
+        match self.session.close(&mut self.wire) {
+            Err(Stop::Failed(error)) => self.fail(error.during("closing")),
+            _ if self.plain_text => {}
+            _ => self.note_alert(CLOSE_NOTIFY, true),
         }
     }
 }
@@ -672,6 +736,8 @@ impl fmt::Debug for Connection {
             .finish_non_exhaustive()
     }
 }
+
+const CLOSE_NOTIFY: u8 = 0;
 
 /// Made for every read that finds nothing: without allocation.
 fn needs_input() -> io::Error {

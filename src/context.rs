@@ -1,15 +1,17 @@
 use std::fmt;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use crate::certificate::Certificate;
+use crate::alert::Alert;
+use crate::certificate::{self, Certificate};
 use crate::engine::{Engine, Library, Session};
 use crate::error::Error;
 use crate::identity::Identity;
-use crate::settings::{ClientAuth, Role, Settings};
+use crate::settings::{ClientAuth, ClientHello, Hook, OnAlert, PeerCertificates, Role, Settings};
 use crate::version::{Bounds, Version};
 
 /// TLS settings shared by any number of connections, on any threads. Cheap to clone.
@@ -34,12 +36,13 @@ struct Inner {
     engine: Engine,
     settings: Settings,
     library: Box<dyn Library>,
+    broken_roots: usize,
 }
 
 impl Context {
     /// A builder with the defaults: the default engine, system roots, TLS 1.2 up, SNI and verification on.
     pub fn builder() -> ContextBuilder {
-        ContextBuilder { engine: None, settings: Settings::default() }
+        ContextBuilder { engine: None, settings: Settings::default(), root_paths: Vec::new() }
     }
 
     /// System roots, TLS 1.2 up, SNI and verification on; one per process, made at the first call.
@@ -67,6 +70,17 @@ impl Context {
         self.inner.engine
     }
 
+    /// How many certificates of [`ContextBuilder::add_roots_from`] could not be read, and are not trusted.
+    pub fn broken_roots(&self) -> usize {
+        self.inner.broken_roots
+    }
+
+    /// Of settings that a library has been told by other means.
+    #[allow(dead_code, reason = "each engine has its own kinds of these")]
+    pub(crate) fn foreign(engine: Engine, library: Box<dyn Library>) -> Context {
+        Context { inner: Arc::new(Inner { engine, settings: Settings::default(), library, broken_roots: 0 }) }
+    }
+
     pub(crate) fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
         let all = versions.or(self.inner.settings.versions);
         if all.are_empty() {
@@ -77,6 +91,15 @@ impl Context {
 
     pub(crate) fn lenient_eof(&self) -> bool {
         self.inner.settings.lenient_eof
+    }
+
+    pub(crate) fn on_alert(&self) -> Option<OnAlert> {
+        self.inner.settings.on_alert.clone()
+    }
+
+    /// The most plaintext that one record may hold, if that was said.
+    pub(crate) fn max_fragment_size(&self) -> Option<usize> {
+        self.inner.settings.max_fragment_size
     }
 }
 
@@ -103,6 +126,7 @@ impl fmt::Debug for Context {
 pub struct ContextBuilder {
     engine: Option<Engine>,
     settings: Settings,
+    root_paths: Vec<PathBuf>,
 }
 
 impl ContextBuilder {
@@ -118,10 +142,34 @@ impl ContextBuilder {
         self
     }
 
+    /// Another certificate and key for servers, for clients that ask for `name` (SNI, in any case of letters; "*" may stand
+    /// for the first label). Where no name fits, the one of [`identity`](Self::identity) is shown, and without one the
+    /// client is refused. May be called several times; the first that fits counts, exact names before "*".
+    pub fn add_identity(mut self, name: &str, identity: Identity) -> Self {
+        self.settings.named_identities.push((name.to_ascii_lowercase(), identity));
+        self
+    }
+
+    /// Asked on a server, in each full handshake, which certificate to show to this client; `None` leaves the choice to
+    /// [`add_identity`](Self::add_identity) and [`identity`](Self::identity). Called in the thread that shakes hands,
+    /// which waits for it; must not use the file in question.
+    pub fn choose_identity(mut self, f: impl Fn(&ClientHello<'_>) -> Option<Identity> + Send + Sync + 'static) -> Self {
+        self.settings.choose_identity = Some(Hook(Arc::new(f)));
+        self
+    }
+
     /// Trusts certificates issued by `root`, or `root` itself. May be called several times. With [`Engine::Native`] on
     /// OpenSSL a root must be self-signed.
     pub fn add_root(mut self, root: Certificate) -> Self {
         self.settings.roots.push(root);
+        self
+    }
+
+    /// As [`add_root`](Self::add_root), with each certificate in this file (PEM, or one in DER), or in the files of this
+    /// directory. What is no certificate, though it says so, is counted ([`Context::broken_roots`]) and passed over. Read
+    /// by [`build`](Self::build).
+    pub fn add_roots_from(mut self, path: impl AsRef<Path>) -> Self {
+        self.root_paths.push(path.as_ref().to_path_buf());
         self
     }
 
@@ -172,7 +220,7 @@ impl ContextBuilder {
         self
     }
 
-    /// The cipher suites up to TLS 1.2, in OpenSSL's syntax.
+    /// The cipher suites up to TLS 1.2, in OpenSSL's syntax, best first. With [`Engine::Rustls`] a plain list of names.
     pub fn cipher_list(mut self, list: &str) -> Self {
         self.settings.cipher_list = Some(list.to_string());
         self
@@ -184,6 +232,25 @@ impl ContextBuilder {
         self
     }
 
+    /// The groups for the key exchange, best first, separated by colons: "X25519:P-256". Default: the library's.
+    pub fn groups(mut self, list: &str) -> Self {
+        self.settings.groups = Some(list.to_string());
+        self
+    }
+
+    /// The signature algorithms to use and to accept, best first, separated by colons, by their names in TLS 1.3:
+    /// "ecdsa_secp256r1_sha256:rsa_pss_rsae_sha256". Default: the library's.
+    pub fn signature_algorithms(mut self, list: &str) -> Self {
+        self.settings.signature_algorithms = Some(list.to_string());
+        self
+    }
+
+    /// Whether a server's order of cipher suites decides, or its client's. Default: the server's.
+    pub fn prefer_server_order(mut self, yes: bool) -> Self {
+        self.settings.prefer_server_order = Some(yes);
+        self
+    }
+
     /// Whether clients keep and offer sessions, and servers take them. Default: as the engine does by itself; clients
     /// with an identity do not.
     pub fn session_resumption(mut self, yes: bool) -> Self {
@@ -191,10 +258,91 @@ impl ContextBuilder {
         self
     }
 
+    /// How long a session may be resumed after it was made. Default: as long as the server said, or the library.
+    pub fn session_lifetime(mut self, time: Duration) -> Self {
+        self.settings.session_lifetime = Some(time);
+        self
+    }
+
+    /// How many sessions are kept: by clients, for how many servers (default 256); by servers, for how many clients whose
+    /// session they remember themselves (default: the library's).
+    pub fn session_cache_size(mut self, sessions: usize) -> Self {
+        self.settings.session_cache_size = Some(sessions);
+        self
+    }
+
+    /// How many tickets a server gives to each client in TLS 1.3 (RFC 8446, section 4.6.1), default 2. With 0 it gives
+    /// none in any version (RFC 5077), and what is resumed is what it remembers itself.
+    pub fn tickets(mut self, number: usize) -> Self {
+        self.settings.tickets = Some(number);
+        self
+    }
+
     /// Appends the secrets of each connection to this file, in the NSS key log format, for Wireshark. Whoever reads the
     /// file can read the connections.
     pub fn key_log_file(mut self, path: impl AsRef<Path>) -> Self {
         self.settings.key_log_file = Some(path.as_ref().to_path_buf());
+        self
+    }
+
+    /// As [`key_log_file`](Self::key_log_file), with the file that the environment variable `SSLKEYLOGFILE` names now; without
+    /// it there is no key log. Never happens by itself: who can set a program's environment must not be able to have its
+    /// secrets unless the program says so.
+    pub fn key_log_from_env(self) -> Self {
+        match std::env::var_os("SSLKEYLOGFILE") {
+            Some(path) if !path.is_empty() => self.key_log_file(PathBuf::from(path)),
+            _ => self,
+        }
+    }
+
+    /// Called with each line of the key log, without its newline. Called in the thread that shakes hands; must not use the
+    /// file in question.
+    pub fn key_log(mut self, f: impl Fn(&str) + Send + Sync + 'static) -> Self {
+        self.settings.key_log = Some(Hook(Arc::new(f)));
+        self
+    }
+
+    /// Accepts a peer only if this is the SHA-256 of a public key (the SubjectPublicKeyInfo in DER, as in RFC 7469, section
+    /// 2.4) in the chain that was verified: the peer's own, an intermediate's or the root's. This comes on top of the usual
+    /// checks. May be called several times: one of the pins must fit. With
+    /// [`danger_accept_invalid_certs`](Self::danger_accept_invalid_certs) only the peer's own key counts.
+    ///
+    /// `openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256`
+    pub fn pin(mut self, sha256: [u8; 32]) -> Self {
+        self.settings.pins.push(sha256);
+        self
+    }
+
+    /// Asked about each peer that has passed all other checks; an `Err` refuses it with
+    /// [`ErrorKind::Certificate`](crate::ErrorKind::Certificate) and this text. Not asked when a session is resumed, whose peer has
+    /// been accepted before. Called in the thread that shakes hands; must not use the file in question.
+    pub fn verify(mut self, f: impl Fn(&PeerCertificates<'_>) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        self.settings.verify = Some(Hook(Arc::new(f)));
+        self
+    }
+
+    /// Whether clients ask for a stapled OCSP response (RFC 6066, section 8), for
+    /// [`SslFile::ocsp_response`](crate::SslFile::ocsp_response). It is not judged. Default: no; [`Engine::Rustls`] always asks.
+    pub fn ocsp_stapling(mut self, yes: bool) -> Self {
+        self.settings.ocsp_stapling = yes;
+        self
+    }
+
+    /// The most plaintext bytes that a record of ours may hold, 64 to 16384 (the default). What the peer sends is not
+    /// affected.
+    pub fn max_fragment_size(mut self, bytes: usize) -> Self {
+        self.settings.max_fragment_size = Some(bytes);
+        self
+    }
+
+    /// Told of each alert that a file of this context sends or receives, close_notify included, and, on a server, of the
+    /// bytes that a client without TLS sent ([`Alert::not_tls`]). Called in whichever thread comes upon it, with no lock
+    /// held; a panic in it goes no further. Some alerts that we send are not told, as the library does not tell us:
+    /// those of [`Engine::Native`] that went out encrypted.
+    ///
+    /// Pike's `set_alert_callback`.
+    pub fn on_alert(mut self, f: impl Fn(&Alert) + Send + Sync + 'static) -> Self {
+        self.settings.on_alert = Some(Hook(Arc::new(f)));
         self
     }
 
@@ -227,7 +375,7 @@ impl ContextBuilder {
     }
 
     fn try_build(self) -> Result<Context, Error> {
-        let ContextBuilder { engine, settings } = self;
+        let ContextBuilder { engine, mut settings, root_paths } = self;
         if let Some(bad) = settings.alpn.iter().find(|p| p.is_empty() || p.len() > 255) {
             return Err(Error::invalid_input(format!("ALPN protocols have 1 to 255 bytes, not {}", bad.len())));
         }
@@ -238,8 +386,23 @@ impl ContextBuilder {
             Some(engine) => engine,
             None => return Err(Error::unsupported("no engine was built")),
         };
+        if let Some(bytes) = settings.max_fragment_size.filter(|bytes| !(64..=16384).contains(bytes)) {
+            return Err(Error::invalid_input(format!("max_fragment_size is 64 to 16384 bytes, not {bytes}")));
+        }
+        let mut broken_roots = 0;
+        for path in root_paths {
+            let found = certificate::load(&path)?;
+            broken_roots += found.broken;
+            settings.roots.extend(found.certificates.into_iter().filter(|root| match engine.reads(root) {
+                true => true,
+                false => {
+                    broken_roots += 1;
+                    false
+                }
+            }));
+        }
         let library = engine.build(&settings)?;
-        Ok(Context { inner: Arc::new(Inner { engine, settings, library }) })
+        Ok(Context { inner: Arc::new(Inner { engine, settings, library, broken_roots }) })
     }
 }
 

@@ -27,6 +27,8 @@ pub struct Error {
     io_kind: io::ErrorKind,
     text: Arc<str>,
     source: Option<Arc<dyn StdError + Send + Sync>>,
+    /// The alert we sent with it, where the kind does not say.
+    alert: Option<u8>,
 }
 
 /// What went wrong, and whose fault it was.
@@ -97,7 +99,7 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
-        Error { kind, io_kind: kind.io_kind(), text: text.into().into(), source: None }
+        Error { kind, io_kind: kind.io_kind(), text: text.into().into(), source: None, alert: None }
     }
 
     /// Misuse: a value that can't be right.
@@ -121,6 +123,21 @@ impl Error {
     pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Error {
         self.source = Some(Arc::new(source));
         self
+    }
+
+    /// With the alert we sent because of it.
+    pub(crate) fn with_alert(mut self, alert: Option<u8>) -> Error {
+        self.alert = alert;
+        self
+    }
+
+    /// The alert that went with it, and whether it was ours.
+    pub(crate) fn alert(&self) -> Option<(u8, bool)> {
+        match self.kind {
+            ErrorKind::PeerAlert(alert) => Some((alert, false)),
+            ErrorKind::LocalAlert(alert) => Some((alert, true)),
+            _ => self.alert.map(|alert| (alert, true)),
+        }
     }
 
     /// The same error, its text led by what was being done.
@@ -160,41 +177,5 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.source.as_ref().map(|s| s.as_ref() as &(dyn StdError + 'static))
-    }
-}
-
-/// The name of an alert (RFC 8446, section 6, and the registry it started), for texts.
-pub(crate) fn alert_name(number: u8) -> &'static str {
-    match number {
-        0 => "close_notify",
-        10 => "unexpected_message",
-        20 => "bad_record_mac",
-        21 => "decryption_failed",
-        22 => "record_overflow",
-        40 => "handshake_failure",
-        42 => "bad_certificate",
-        43 => "unsupported_certificate",
-        44 => "certificate_revoked",
-        45 => "certificate_expired",
-        46 => "certificate_unknown",
-        47 => "illegal_parameter",
-        48 => "unknown_ca",
-        49 => "access_denied",
-        50 => "decode_error",
-        51 => "decrypt_error",
-        70 => "protocol_version",
-        71 => "insufficient_security",
-        80 => "internal_error",
-        86 => "inappropriate_fallback",
-        90 => "user_canceled",
-        100 => "no_renegotiation",
-        109 => "missing_extension",
-        110 => "unsupported_extension",
-        112 => "unrecognized_name",
-        113 => "bad_certificate_status_response",
-        115 => "unknown_psk_identity",
-        116 => "certificate_required",
-        120 => "no_application_protocol",
-        _ => "an alert without a name",
     }
 }

@@ -5,6 +5,7 @@
 #[cfg(not(unix))]
 compile_error!("sslfile runs on Unix systems only, so far");
 
+mod alert;
 mod backend;
 mod callbacks;
 mod certificate;
@@ -21,17 +22,18 @@ mod socket;
 mod stream;
 mod version;
 
+pub use alert::Alert;
 pub use backend::{Backend, CallOut};
 pub use callbacks::Callbacks;
 pub use certificate::Certificate;
-pub use connection::Connection;
+pub use connection::{Connection, Traffic};
 pub use context::{Context, ContextBuilder};
 pub use engine::Engine;
 pub use error::{Error, ErrorKind};
 pub use file::{Handshake, Interest, OpenError, PlainFile, ReleaseError, SslFile, SslOptions, State, ToServer};
 pub use identity::Identity;
 pub use listener::{Incoming, SslListener};
-pub use settings::{ClientAuth, Role};
+pub use settings::{ClientAuth, ClientHello, PeerCertificates, Role};
 pub use socket::{Mode, SocketState, SslSocket};
 pub use stream::{Duplex, ReadWrite, Stream};
 pub use version::Version;

@@ -1,5 +1,10 @@
+use std::fmt;
+use std::ops::Deref;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 
+use crate::alert::Alert;
 use crate::certificate::Certificate;
 use crate::identity::Identity;
 use crate::version::Bounds;
@@ -24,10 +29,78 @@ pub enum ClientAuth {
     Require,
 }
 
+/// What a client asks for in its first message, for [`ContextBuilder::choose_identity`](crate::ContextBuilder).
+#[derive(Clone, Copy, Debug)]
+pub struct ClientHello<'a> {
+    pub(crate) server_name: Option<&'a str>,
+}
+
+impl<'a> ClientHello<'a> {
+    /// The name the client wants to speak with (SNI, RFC 6066, section 3), if it gave one.
+    pub fn server_name(&self) -> Option<&'a str> {
+        self.server_name
+    }
+}
+
+/// The certificates a peer has shown, for [`ContextBuilder::verify`](crate::ContextBuilder).
+#[derive(Clone, Copy, Debug)]
+pub struct PeerCertificates<'a> {
+    pub(crate) chain: &'a [Certificate],
+    pub(crate) server_name: Option<&'a str>,
+}
+
+impl<'a> PeerCertificates<'a> {
+    /// The peer's own certificate.
+    pub fn leaf(&self) -> &'a Certificate {
+        &self.chain[0]
+    }
+
+    /// All it sent, its own first. Beyond the first they are just what the peer sent, and may have nothing to do with it.
+    pub fn chain(&self) -> &'a [Certificate] {
+        self.chain
+    }
+
+    /// On a client the name it expects; `None` on a server.
+    pub fn server_name(&self) -> Option<&'a str> {
+        self.server_name
+    }
+}
+
+/// A closure among the settings.
+pub(crate) struct Hook<F: ?Sized>(pub Arc<F>);
+
+pub(crate) type KeyLog = Hook<dyn Fn(&str) + Send + Sync>;
+pub(crate) type ChooseIdentity = Hook<dyn Fn(&ClientHello<'_>) -> Option<Identity> + Send + Sync>;
+pub(crate) type Verify = Hook<dyn Fn(&PeerCertificates<'_>) -> Result<(), String> + Send + Sync>;
+pub(crate) type OnAlert = Hook<dyn Fn(&Alert) + Send + Sync>;
+
+impl<F: ?Sized> Clone for Hook<F> {
+    fn clone(&self) -> Self {
+        Hook(self.0.clone())
+    }
+}
+
+impl<F: ?Sized> Deref for Hook<F> {
+    type Target = F;
+
+    fn deref(&self) -> &F {
+        &self.0
+    }
+}
+
+impl<F: ?Sized> fmt::Debug for Hook<F> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a closure")
+    }
+}
+
 /// What a `ContextBuilder` has been told, for the engine to honour or to refuse.
 #[derive(Clone, Debug)]
 pub(crate) struct Settings {
     pub identity: Option<Identity>,
+    /// For servers, by the name the client asks for: in lower case, perhaps with "*" for its first label.
+    pub named_identities: Vec<(String, Identity)>,
+    pub choose_identity: Option<ChooseIdentity>,
     pub roots: Vec<Certificate>,
     /// Unless said, clients trust them, and servers do not take them for issuers of their clients' certificates.
     pub system_roots: Option<bool>,
@@ -37,17 +110,58 @@ pub(crate) struct Settings {
     pub client_auth: ClientAuth,
     pub cipher_list: Option<String>,
     pub ciphersuites: Option<String>,
+    pub groups: Option<String>,
+    pub signature_algorithms: Option<String>,
+    /// Unless said, the server's order decides.
+    pub prefer_server_order: Option<bool>,
     pub session_resumption: Option<bool>,
+    pub session_lifetime: Option<Duration>,
+    pub session_cache_size: Option<usize>,
+    pub tickets: Option<usize>,
     pub key_log_file: Option<PathBuf>,
+    pub key_log: Option<KeyLog>,
+    /// SHA-256 of public keys, one of which must be in the peer's chain.
+    pub pins: Vec<[u8; 32]>,
+    pub verify: Option<Verify>,
+    pub ocsp_stapling: bool,
+    pub max_fragment_size: Option<usize>,
+    pub on_alert: Option<OnAlert>,
     pub lenient_eof: bool,
     pub accept_invalid_hostnames: bool,
     pub accept_invalid_certs: bool,
+}
+
+impl Settings {
+    /// Whether servers can be opened: there is a certificate to show.
+    pub fn can_serve(&self) -> bool {
+        self.identity.is_some() || !self.named_identities.is_empty() || self.choose_identity.is_some()
+    }
+
+    /// Whether clients keep and offer sessions. A session proves who the client is: with a client certificate it is only
+    /// used when asked for.
+    pub fn client_resumes(&self) -> bool {
+        self.session_resumption.unwrap_or(self.identity.is_none())
+    }
+
+    /// What a server shows to a client that asks for this name.
+    pub fn identity_for(&self, server_name: Option<&str>) -> Option<Identity> {
+        let chosen = self.choose_identity.as_ref().and_then(|choose| choose(&ClientHello { server_name }));
+        let named = || {
+            let name = server_name?.to_ascii_lowercase();
+            let find = |wanted: &str| self.named_identities.iter().find(|(name, _)| name == wanted);
+            let (_, parent) = name.split_once('.').unwrap_or_default();
+            find(&name).or_else(|| find(&format!("*.{parent}"))).map(|(_, identity)| identity.clone())
+        };
+        chosen.or_else(named).or_else(|| self.identity.clone())
+    }
 }
 
 impl Default for Settings {
     fn default() -> Settings {
         Settings {
             identity: None,
+            named_identities: Vec::new(),
+            choose_identity: None,
             roots: Vec::new(),
             system_roots: None,
             versions: Bounds::default(),
@@ -56,8 +170,20 @@ impl Default for Settings {
             client_auth: ClientAuth::None,
             cipher_list: None,
             ciphersuites: None,
+            groups: None,
+            signature_algorithms: None,
+            prefer_server_order: None,
             session_resumption: None,
+            session_lifetime: None,
+            session_cache_size: None,
+            tickets: None,
             key_log_file: None,
+            key_log: None,
+            pins: Vec::new(),
+            verify: None,
+            ocsp_stapling: false,
+            max_fragment_size: None,
+            on_alert: None,
             lenient_eof: false,
             accept_invalid_hostnames: false,
             accept_invalid_certs: false,

@@ -1,6 +1,7 @@
 //! What OpenSSL's reasons mean in alerts. Two engines need it: `openssl` directly, `native-tls` where it is OpenSSL.
 
-use crate::error::{alert_name, ErrorKind};
+use crate::alert::alert_name;
+use crate::error::ErrorKind;
 
 /// What an error of the library tells.
 #[derive(Default)]

@@ -72,6 +72,11 @@ impl Buffer {
         &self.storage[self.start..self.end]
     }
 
+    #[cfg(feature = "rustls")]
+    pub fn as_mut_slice(&mut self) -> &mut [u8] {
+        &mut self.storage[self.start..self.end]
+    }
+
     pub fn len(&self) -> usize {
         self.end - self.start
     }

@@ -3,11 +3,17 @@
 
 mod alert;
 mod buffer;
+#[cfg(any(feature = "openssl", feature = "rustls"))]
+mod key_log;
 #[cfg(feature = "native-tls")]
 mod native;
 #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
 mod openssl;
 mod plain_text;
+#[cfg(feature = "rustls")]
+mod rustls;
+#[cfg(any(feature = "openssl", feature = "rustls"))]
+mod sessions;
 mod wire;
 
 use crate::certificate::Certificate;
@@ -19,8 +25,8 @@ pub(crate) use buffer::{Buffer, LARGE};
 pub(crate) use plain_text::PlainText;
 pub(crate) use wire::Wire;
 
-#[cfg(not(any(feature = "native-tls", feature = "openssl")))]
-compile_error!("sslfile needs a TLS library: turn on one of the features \"native-tls\" and \"openssl\"");
+#[cfg(not(any(feature = "native-tls", feature = "openssl", feature = "rustls")))]
+compile_error!("sslfile needs a TLS library: turn on one of the features \"native-tls\", \"openssl\" and \"rustls\"");
 
 /// The library that does the cryptography. Every variant exists whatever the features;
 /// [`is_available`](Engine::is_available) says what was built.
@@ -32,7 +38,8 @@ pub enum Engine {
     Native,
     /// OpenSSL through the `openssl` crate (feature `openssl`), on platforms where `native-tls` is OpenSSL too.
     OpenSsl,
-    /// rustls (feature `rustls`). Not built yet.
+    /// rustls (feature `rustls`), with the cryptography of `ring`, or of `aws-lc-rs` (feature `aws-lc-rs`). TLS 1.2 and
+    /// up.
     Rustls,
 }
 
@@ -49,7 +56,23 @@ impl Engine {
             Engine::OpenSsl,
             #[cfg(feature = "native-tls")]
             Engine::Native,
+            #[cfg(feature = "rustls")]
+            Engine::Rustls,
         ]
+    }
+
+    /// Whether this certificate is one to the library, too.
+    pub(crate) fn reads(self, certificate: &Certificate) -> bool {
+        match self {
+            #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
+            Engine::OpenSsl => openssl::reads(certificate),
+            #[cfg(feature = "native-tls")]
+            Engine::Native => native::reads(certificate),
+            #[cfg(feature = "rustls")]
+            Engine::Rustls => rustls::reads(certificate),
+            #[allow(unreachable_patterns, reason = "which engines are left depends on the features")]
+            _ => true,
+        }
     }
 
     /// Builds what the library needs for these settings, once for any number of connections.
@@ -59,6 +82,8 @@ impl Engine {
             Engine::OpenSsl => Ok(Box::new(openssl::OpenSsl::new(settings)?)),
             #[cfg(feature = "native-tls")]
             Engine::Native => Ok(Box::new(native::Native::new(settings)?)),
+            #[cfg(feature = "rustls")]
+            Engine::Rustls => Ok(Box::new(rustls::Rustls::new(settings)?)),
             #[allow(unreachable_patterns, reason = "which engines are left depends on the features")]
             other => {
                 let feature = match other {
@@ -121,6 +146,17 @@ pub(crate) trait Session: Send {
     fn peer_certificate(&self) -> Option<Certificate>;
     /// Leaf first.
     fn peer_certificates(&self) -> Option<Vec<Certificate>> {
+        None
+    }
+    /// From the peer's own certificate to the root it was trusted for.
+    fn verified_chain(&self) -> Option<Vec<Certificate>> {
+        None
+    }
+    /// The group of the key exchange, by its name in RFC 8446, section 4.2.7.
+    fn group(&self) -> Option<String> {
+        None
+    }
+    fn ocsp_response(&self) -> Option<Vec<u8>> {
         None
     }
     fn is_resumed(&self) -> Option<bool> {

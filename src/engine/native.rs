@@ -115,6 +115,10 @@ impl Native {
     }
 }
 
+pub(super) fn reads(certificate: &Certificate) -> bool {
+    native_tls::Certificate::from_der(certificate.der()).is_ok()
+}
+
 impl Library for Native {
     fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
         let start = match role {

@@ -1,8 +1,5 @@
 //! OpenSSL through the `openssl` crate.
 
-use std::collections::HashMap;
-use std::fs::{File, OpenOptions};
-use std::io::Write;
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
@@ -18,12 +15,13 @@ use openssl::ssl::{
 use openssl::stack::Stack;
 use openssl::x509::verify::{X509CheckFlags, X509VerifyFlags};
 use openssl::x509::{X509Ref, X509VerifyResult, X509};
-use parking_lot::Mutex;
 
 use super::alert::{Report, Verdict};
+use super::key_log::KeyLogger;
+use super::sessions::Sessions;
 use super::{Engine, Library, Session, Stop, Wire};
 use crate::certificate::Certificate;
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::settings::{ClientAuth, Role, Settings};
 use crate::version::{Bounds, Version};
 
@@ -33,9 +31,6 @@ const CIPHERS: &str = "DEFAULT:!aNULL:!eNULL:!MD5:!3DES:!DES:!RC4:!IDEA:!SEED:!a
 const SERVER_CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM-SHA256:\
     ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384:\
     ECDHE-ECDSA-CHACHA20-POLY1305:ECDHE-RSA-CHACHA20-POLY1305";
-/// Names whose sessions a context keeps, and sessions kept for each.
-const SESSION_NAMES: usize = 256;
-const SESSIONS_PER_NAME: usize = 4;
 
 /// One context's settings as OpenSSL's contexts, one for each role.
 pub(super) struct OpenSsl {
@@ -43,8 +38,8 @@ pub(super) struct OpenSsl {
     /// Made at first use where a server context is there already: loading the system's roots takes long.
     client: OnceLock<SslContext>,
     server: Option<SslContext>,
-    key_log: Option<Arc<Mutex<File>>>,
-    sessions: Option<Arc<Sessions>>,
+    key_log: Option<Arc<KeyLogger>>,
+    sessions: Option<Arc<Sessions<SslSession>>>,
 }
 
 impl OpenSsl {
@@ -55,26 +50,14 @@ impl OpenSsl {
                 return cannot("SSLv3");
             }
         }
-        let key_log = match &settings.key_log_file {
-            None => None,
-            Some(path) => {
-                let file = OpenOptions::new().append(true).create(true).open(path).map_err(|e| {
-                    let text = format!("cannot open the key log {}: {e}", path.display());
-                    Error::new(ErrorKind::Other, text).with_io_kind(e.kind()).with_source(e)
-                })?;
-                Some(Arc::new(Mutex::new(file)))
-            }
-        };
-        // A session proves who the client is: with a client certificate it is only used when asked for.
-        let resume = settings.session_resumption.unwrap_or(settings.identity.is_none());
         let mut library = OpenSsl {
             settings: settings.clone(),
             client: OnceLock::new(),
             server: None,
-            key_log,
-            sessions: resume.then(Arc::default),
+            key_log: KeyLogger::new(settings)?.map(Arc::new),
+            sessions: settings.client_resumes().then(|| Arc::new(Sessions::new(settings))),
         };
-        if settings.identity.is_some() {
+        if settings.can_serve() {
             library.server = Some(library.server_context()?);
         } else {
             library.client_context()?;
@@ -222,15 +205,16 @@ impl OpenSsl {
             })();
             set.map_err(|e| setup_error(&format!("the identity from {}", identity.origin), e))?;
         }
-        if let Some(file) = &self.key_log {
-            let file = file.clone();
-            context.set_keylog_callback(move |_, line| {
-                // A key log that can't be written must not end the connection.
-                let _ = file.lock().write_all(format!("{line}\n").as_bytes());
-            });
+        if let Some(key_log) = &self.key_log {
+            let key_log = key_log.clone();
+            context.set_keylog_callback(move |_, line| key_log.log(line));
         }
         Ok(context)
     }
+}
+
+pub(super) fn reads(certificate: &Certificate) -> bool {
+    X509::from_der(certificate.der()).is_ok()
 }
 
 impl Library for OpenSsl {
@@ -289,7 +273,9 @@ impl OpenSsl {
         }
         if let Some(sessions) = &self.sessions {
             ssl.set_ex_data(name_index()?, server_name.to_string());
-            if let Some(session) = sessions.take(server_name) {
+            // A ticket of TLS 1.3 is used once (RFC 8446, appendix C.4).
+            let once = |session: &SslSession| session.protocol_version() == SslVersion::TLS1_3;
+            if let Some(session) = sessions.take(server_name, once) {
                 resume(ssl, &session)?;
             }
         }
@@ -302,37 +288,6 @@ fn resume(ssl: &mut Ssl, session: &SslSession) -> Result<(), ErrorStack> {
     // SAFETY: the session must come from the context that `ssl` was made from. It does: `Sessions` belongs to one
     // client context, is filled by that context's own callback alone, and `ssl` was made from that context.
     unsafe { ssl.set_session(session) }
-}
-
-/// The sessions a client context may resume, by the name of the server.
-#[derive(Default)]
-struct Sessions {
-    by_name: Mutex<HashMap<String, Vec<SslSession>>>,
-}
-
-impl Sessions {
-    fn keep(&self, name: &str, session: SslSession) {
-        let mut by_name = self.by_name.lock();
-        if by_name.len() >= SESSION_NAMES && !by_name.contains_key(name) {
-            let any = by_name.keys().next().cloned();
-            any.and_then(|name| by_name.remove(&name));
-        }
-        let sessions = by_name.entry(name.to_string()).or_default();
-        if sessions.len() >= SESSIONS_PER_NAME {
-            sessions.remove(0);
-        }
-        sessions.push(session);
-    }
-
-    /// The newest. A ticket of TLS 1.3 is used once (RFC 8446, appendix C.4).
-    fn take(&self, name: &str) -> Option<SslSession> {
-        let mut by_name = self.by_name.lock();
-        let sessions = by_name.get_mut(name)?;
-        match sessions.last()?.protocol_version() {
-            SslVersion::TLS1_3 => sessions.pop(),
-            _ => sessions.last().cloned(),
-        }
-    }
 }
 
 /// Where a client's `Ssl` keeps the server's name for the callback that stores sessions.

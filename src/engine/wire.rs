@@ -11,8 +11,13 @@ pub(crate) struct Wire {
     pub outgoing: Buffer,
     /// How much of `incoming` the library may take.
     admitted: usize,
+    /// How much of `incoming` the library has seen and wants to see again, with more behind it.
+    held: usize,
     /// The last alert that went out in the clear, which not every library tells us of.
     pub alert_sent: Option<u8>,
+    pub records_received: u64,
+    bytes_sent: u64,
+    sent: Records,
 }
 
 /// The header of a record (RFC 8446, section 5.1): type, version, length.
@@ -28,19 +33,124 @@ impl Wire {
     /// The library never takes part of a record, so that `incoming` always starts with a record, or with what the peer
     /// sent after TLS; and it is not called for nothing.
     pub fn admit_record(&mut self) -> bool {
-        self.admitted = match *self.incoming.as_slice() {
+        let rest = &self.incoming.as_slice()[self.held..];
+        self.admitted = match *rest {
             [kind, _, _, high, low, ..] => {
                 let length = usize::from(u16::from_be_bytes([high, low]));
                 let is_record = (20..=24).contains(&kind) && length <= LONGEST;
                 match is_record {
-                    true if self.incoming.len() < HEADER + length => 0,
+                    true if rest.len() < HEADER + length => 0,
                     true => HEADER + length,
-                    false => self.incoming.len(),
+                    false => rest.len(),
                 }
             }
             _ => 0,
         };
         self.admitted > 0
+    }
+
+    /// How much the library has not seen.
+    pub fn unseen(&self) -> usize {
+        self.incoming.len() - self.held
+    }
+
+    pub fn bytes_sent(&self) -> u64 {
+        self.bytes_sent
+    }
+
+    pub fn records_sent(&self) -> u64 {
+        self.sent.whole
+    }
+
+    /// Ciphertext for the peer.
+    pub fn send(&mut self, bytes: &[u8]) {
+        let before = self.outgoing.len();
+        self.outgoing.append(bytes);
+        self.note_sent(before);
+    }
+
+    pub fn clear_input(&mut self) {
+        (self.held, self.admitted) = (0, 0);
+        self.incoming.clear();
+    }
+
+    /// Takes all input away.
+    pub fn take_input(&mut self) -> Vec<u8> {
+        (self.held, self.admitted) = (0, 0);
+        self.incoming.take_vec()
+    }
+
+    /// For a library that works on the input in place: what it may see, which is what it has held and what is admitted.
+    #[cfg(feature = "rustls")]
+    pub fn view(&mut self) -> &mut [u8] {
+        let end = self.held + self.admitted;
+        &mut self.incoming.as_mut_slice()[..end]
+    }
+
+    /// The library has seen the view, and has no use for the first `n` bytes of it.
+    #[cfg(feature = "rustls")]
+    pub fn seen(&mut self, n: usize) {
+        if self.admitted > 0 {
+            self.records_received += 1;
+        }
+        self.held = (self.held + self.admitted).saturating_sub(n);
+        self.admitted = 0;
+        self.incoming.consume(n);
+    }
+
+    /// For a library that writes in place: room for `n` bytes, to be followed by [`put`](Wire::put).
+    #[cfg(feature = "rustls")]
+    pub fn room(&mut self, n: usize) -> &mut [u8] {
+        self.outgoing.space(n)
+    }
+
+    /// The first `n` bytes of the room are ciphertext for the peer.
+    #[cfg(feature = "rustls")]
+    pub fn put(&mut self, n: usize) {
+        let before = self.outgoing.len();
+        self.outgoing.filled(n);
+        self.note_sent(before);
+    }
+
+    fn note_sent(&mut self, before: usize) {
+        let new = &self.outgoing.as_slice()[before..];
+        if let [ALERT, _, _, 0, 2, _level, alert] = *new {
+            self.alert_sent = Some(alert);
+        }
+        self.bytes_sent += new.len() as u64;
+        self.sent.count(new);
+    }
+}
+
+/// Counts records in a stream of bytes that comes in any pieces.
+#[derive(Default)]
+struct Records {
+    whole: u64,
+    header: [u8; HEADER],
+    /// Bytes of the header that are there.
+    known: usize,
+    /// Bytes of the record that are yet to come.
+    missing: usize,
+}
+
+impl Records {
+    fn count(&mut self, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            if self.known < HEADER {
+                let n = bytes.len().min(HEADER - self.known);
+                self.header[self.known..self.known + n].copy_from_slice(&bytes[..n]);
+                self.known += n;
+                bytes = &bytes[n..];
+                self.missing = usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
+            }
+            let n = bytes.len().min(self.missing);
+            self.missing -= n;
+            bytes = &bytes[n..];
+            if self.known == HEADER && self.missing == 0 {
+                self.whole += 1;
+                self.known = 0;
+            }
+        }
     }
 }
 
@@ -52,16 +162,16 @@ impl Read for Wire {
         let room = buf.len().min(self.admitted);
         let n = self.incoming.read_into(&mut buf[..room]);
         self.admitted -= n;
+        if self.admitted == 0 {
+            self.records_received += 1;
+        }
         Ok(n)
     }
 }
 
 impl Write for Wire {
     fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
-        if let [ALERT, _, _, 0, 2, _level, alert] = *buf {
-            self.alert_sent = Some(alert);
-        }
-        self.outgoing.append(buf);
+        self.send(buf);
         Ok(buf.len())
     }
 

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,6 +13,7 @@ use super::turn::Turn;
 use crate::connection::{write_shut_down, Connection};
 use crate::engine::Buffer;
 use crate::error::{Error, ErrorKind};
+use crate::settings::OnAlert;
 use crate::stream::{after, Inherited, Sleeper, Wait};
 
 /// Under the lock.
@@ -77,6 +79,9 @@ pub(crate) struct Core {
     /// The stream has taken all, but has not been flushed since.
     pub flush_owed: bool,
     pub events: Events,
+    pub alert_watch: Option<Arc<AlertWatch>>,
+    pub handshake_begun: Option<Instant>,
+    pub handshake_time: Option<Duration>,
 }
 
 /// Our own end of the connection.
@@ -97,7 +102,8 @@ pub(crate) enum Ending {
     Closed,
 }
 
-/// The file's lock. Whoever gives it up tells the backend, if there is one, what has become of the file.
+/// The file's lock. Whoever gives it up tells the backend, if there is one, what has become of the file, and the user of the
+/// alerts that came or went.
 pub(crate) struct Guard<'a> {
     pub inner: MutexGuard<'a, Core>,
 }
@@ -121,7 +127,30 @@ impl Drop for Guard<'_> {
         if self.events.place.is_some() {
             self.inner.tell_backend();
         }
+        if self.connection.has_alerts() {
+            self.tell_alerts();
+        }
     }
+}
+
+impl Guard<'_> {
+    fn tell_alerts(&mut self) {
+        let alerts = self.connection.take_alerts();
+        let Some(watch) = self.alert_watch.clone() else { return };
+        MutexGuard::unlocked(&mut self.inner, || {
+            for mut alert in alerts {
+                alert.peer.clone_from(&watch.peer);
+                // We are in the middle of things, in whichever thread.
+                let _ = catch_unwind(AssertUnwindSafe(|| (watch.on_alert)(&alert)));
+            }
+        });
+    }
+}
+
+/// Who is told of alerts.
+pub(crate) struct AlertWatch {
+    pub on_alert: OnAlert,
+    pub peer: String,
 }
 
 /// One call of a user: how long it may wait.
@@ -189,6 +218,9 @@ impl Core {
             held_back: false,
             flush_owed: false,
             events: Events::default(),
+            alert_watch: None,
+            handshake_begun: None,
+            handshake_time: None,
         }
     }
 

@@ -20,6 +20,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub(crate) use events::own;
 
@@ -29,6 +30,7 @@ pub use plain::PlainFile;
 pub use server_address::ToServer;
 
 use crate::certificate::Certificate;
+use crate::connection::Traffic;
 use crate::context::Context;
 use crate::error::Error;
 use crate::settings::Role;
@@ -330,6 +332,33 @@ impl<S: Stream> SslFile<S> {
         self.shared().lock().connection.session().peer_certificates()
     }
 
+    /// The chain the peer was trusted for, from its own certificate to the root; `None` on a resumed session, where nothing
+    /// was verified, and with engines that can't tell.
+    pub fn verified_chain(&self) -> Option<Vec<Certificate>> {
+        self.shared().lock().connection.session().verified_chain()
+    }
+
+    /// The group of the key exchange, by its name in RFC 8446, section 4.2.7 ("x25519", "secp256r1"); `None` as for `version`.
+    pub fn group(&self) -> Option<String> {
+        self.shared().lock().connection.group()
+    }
+
+    /// The OCSP response that the server stapled to its certificate, in DER, if it was asked for
+    /// ([`ContextBuilder::ocsp_stapling`](crate::ContextBuilder::ocsp_stapling)) and there was one. Nobody has judged it.
+    pub fn ocsp_response(&self) -> Option<Vec<u8>> {
+        self.shared().lock().connection.session().ocsp_response()
+    }
+
+    /// How long the handshake took, from its first step to its last on this end; `None` before.
+    pub fn handshake_time(&self) -> Option<Duration> {
+        self.shared().lock().handshake_time
+    }
+
+    /// What has gone over the connection so far, in both directions.
+    pub fn traffic(&self) -> Traffic {
+        self.shared().lock().connection.traffic()
+    }
+
     /// Whether an earlier session was resumed; `None` before the handshake is done, and with engines that can't tell.
     pub fn is_resumed(&self) -> Option<bool> {
         let core = self.shared().lock();
@@ -340,6 +369,15 @@ impl<S: Stream> SslFile<S> {
     pub fn tls_server_end_point(&self) -> Option<Vec<u8>> {
         let core = self.shared().lock();
         core.connection.session().tls_server_end_point().filter(|_| core.connection.is_handshake_done())
+    }
+
+    /// The channel binding `tls-exporter` (RFC 9266): 32 bytes that both ends of this connection know, and nobody else. Below
+    /// TLS 1.3 it is only as good as the extended master secret, which both ends must have used (section 4.2): what peers
+    /// of this century do.
+    pub fn tls_exporter(&self) -> Option<Vec<u8>> {
+        let mut out = [0; 32];
+        let made = self.export_keying_material(&mut out, "EXPORTER-Channel-Binding", Some(&[]));
+        made.is_ok().then(|| out.to_vec())
     }
 
     /// Key material bound to this connection (RFC 5705; RFC 8446, section 7.5), the same on both ends.

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use super::ending::CLOSE_TIMEOUT;
-use super::guarded::Core;
+use super::guarded::{AlertWatch, Core};
 use super::handle::{Face, Handle};
 use super::shared::Shared;
 use super::{OpenError, SslFile, ToServer};
@@ -189,6 +189,7 @@ impl SslOptions {
         }
         let mut core = Core::new(connection, nonblocking, &inherited, self.close_timeout);
         core.connection.feed(&self.already_read);
+        core.alert_watch = context.on_alert().map(|on_alert| Arc::new(AlertWatch { on_alert, peer: peer.clone() }));
         let shared = Arc::new(Shared {
             stream,
             context: Some(context.clone()),

@@ -75,7 +75,11 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             if core.handshake_deadline.is_none() {
                 core.handshake_deadline = self.handshake_limit(&core).and_then(after);
             }
+            let begun = *core.handshake_begun.get_or_insert_with(Instant::now);
             let outcome = core.connection.handshake();
+            if outcome.is_ok() && core.handshake_time.is_none() {
+                core.handshake_time = Some(begun.elapsed());
+            }
             match outcome {
                 Ok(()) if !core.has_ciphertext() || core.connection.output_is_optional() => {
                     core.settled = true;

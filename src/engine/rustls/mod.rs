@@ -1,0 +1,1 @@
+//! rustls, through its unbuffered interface.
