@@ -37,8 +37,32 @@ pub(crate) fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+/// The hash of a certificate that the channel binding `tls-server-end-point` is (RFC 5929, section 4.1): by the hash function
+/// of its signature, but SHA-256 for the broken ones. `None` where the signature has no single one.
+#[cfg(feature = "rustls")]
+pub(crate) fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
+    use sha2::{Digest, Sha256, Sha384, Sha512};
+    /// 1.2.840.113549.1.1: md5, sha1, sha256, sha384 and sha512 with RSA are 4, 5, 11, 12 and 13 in it.
+    const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
+    /// 1.2.840.10045.4.1: ECDSA with SHA-1.
+    const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
+    /// 1.2.840.10045.4.3: ECDSA with SHA-256, SHA-384 and SHA-512 are 2, 3 and 4 in it.
+    const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
+    let (_, fields, _) = element(certificate)?;
+    let (_, _signed, fields) = element(fields)?;
+    let (_, algorithm, _) = element(fields)?;
+    let (_, oid, _) = element(algorithm)?;
+    Some(match oid.split_last()? {
+        (4 | 5 | 11, RSA) | (2, ECDSA) => Sha256::digest(certificate).to_vec(),
+        (12, RSA) | (3, ECDSA) => Sha384::digest(certificate).to_vec(),
+        (13, RSA) | (4, ECDSA) => Sha512::digest(certificate).to_vec(),
+        _ if oid == ECDSA_SHA1 => Sha256::digest(certificate).to_vec(),
+        _ => return None,
+    })
+}
+
 /// What a TLS library that does not compare a key with its certificate leaves to us.
-#[cfg(not(all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
+#[cfg(all(feature = "native-tls", not(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))))]
 pub(crate) mod pair {
     use super::*;
 

@@ -179,10 +179,8 @@ mod library {
 
 #[cfg(not(all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
 mod library {
-    use super::Material;
-
     #[cfg(feature = "native-tls")]
-    pub fn check_pair(material: &Material) -> Result<(), String> {
+    pub fn check_pair(material: &super::Material) -> Result<(), String> {
         if crate::der::pair::fits(&material.key, material.chain[0].der()) != Some(true) {
             return Err("the key does not belong to the certificate".to_string());
         }
@@ -192,10 +190,8 @@ mod library {
         native_tls::TlsAcceptor::new(identity).map(drop).map_err(|e| format!("key and certificate do not fit: {e}"))
     }
 
-    #[cfg(not(feature = "native-tls"))]
-    pub fn check_pair(_: &Material) -> Result<(), String> {
-        Ok(())
-    }
+    #[cfg(all(feature = "rustls", not(feature = "native-tls")))]
+    pub(super) use crate::engine::check_pair;
 }
 
 /// Chain and key as PEM, for libraries that want text.

@@ -1,4 +1,4 @@
-//! What OpenSSL's reasons mean in alerts. Two engines need it: `openssl` directly, `native-tls` where it is OpenSSL.
+//! What a library's errors mean, in OpenSSL's terms: alerts and verdicts. `native-tls` needs it where it is OpenSSL.
 
 use crate::alert::alert_name;
 use crate::error::ErrorKind;
@@ -23,17 +23,18 @@ pub(super) enum Verdict {
     Refused(String),
 }
 
-/// Reasons from here on are alerts of the peer: the number is added (SSL_AD_REASON_OFFSET).
-const PEER_ALERT: u32 = 1000;
 const CERTIFICATE_VERIFY_FAILED: u32 = 134;
-const PEER_DID_NOT_RETURN_A_CERTIFICATE: u32 = 199;
 
 impl Report {
+    /// Reasons from here on are alerts of the peer: the number is added (SSL_AD_REASON_OFFSET).
+    pub const PEER_ALERT: u32 = 1000;
+    pub const PEER_DID_NOT_RETURN_A_CERTIFICATE: u32 = 199;
+
     /// The kind, and a text for a person.
     pub fn judge(self) -> (ErrorKind, String) {
         match (self.verdict, self.reason) {
-            (_, Some(reason @ PEER_ALERT..=1255)) => {
-                let alert = (reason - PEER_ALERT) as u8;
+            (_, Some(reason @ Report::PEER_ALERT..=1255)) => {
+                let alert = (reason - Report::PEER_ALERT) as u8;
                 (ErrorKind::PeerAlert(alert), format!("the peer sent the alert {} ({alert})", alert_name(alert)))
             }
             (Some(Verdict::WrongName(why)), _) => {
@@ -45,7 +46,7 @@ impl Report {
             (None, Some(CERTIFICATE_VERIFY_FAILED)) => {
                 (ErrorKind::Certificate, "the peer's certificate is not acceptable".to_string())
             }
-            (None, Some(PEER_DID_NOT_RETURN_A_CERTIFICATE)) => {
+            (None, Some(Report::PEER_DID_NOT_RETURN_A_CERTIFICATE)) => {
                 (ErrorKind::Certificate, "the peer sent no certificate and one is required".to_string())
             }
             (None, reason) => match self.alert_sent.or_else(|| alert_for(reason?, self.is_tls13)) {

@@ -1,1 +1,598 @@
 //! rustls, through its unbuffered interface.
+
+mod exporter;
+mod names;
+mod notes;
+mod session;
+mod verifier;
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use parking_lot::Mutex;
+use rustls::client::{
+    ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue, UnbufferedClientConnection,
+};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
+use rustls::server::{
+    ClientHello, NoServerSessionStorage, ProducesTickets, ResolvesServerCert, ServerSessionMemoryCache,
+    StoresServerSessions, UnbufferedServerConnection,
+};
+use rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey};
+use rustls::{
+    ClientConfig, NamedGroup, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedCipherSuite,
+    SupportedProtocolVersion,
+};
+
+use super::key_log::KeyLogger;
+use super::sessions::Sessions;
+use super::{Engine, Library, Session};
+use crate::certificate::Certificate;
+use crate::context::Context;
+use crate::error::Error;
+use crate::identity::{Identity, Material};
+use crate::settings::{Role, Settings};
+use crate::version::{Bounds, Version};
+use notes::{note, Secret};
+use session::RustlsSession;
+use verifier::Verifier;
+
+#[cfg(feature = "aws-lc-rs")]
+use rustls::crypto::aws_lc_rs as cryptography;
+#[cfg(not(feature = "aws-lc-rs"))]
+use rustls::crypto::ring as cryptography;
+
+/// Identities whose keys have been read and are kept.
+const IDENTITIES: usize = 1024;
+/// Sessions that a server remembers, unless said.
+const SERVER_SESSIONS: usize = 1024;
+
+/// One context's settings as configurations: rustls fixes the versions in them, so there is one for each pair of bounds in
+/// use, made once.
+pub(super) struct Rustls {
+    settings: Settings,
+    provider: Arc<CryptoProvider>,
+    schemes: Option<Vec<SignatureScheme>>,
+    key_log: Arc<KeyLog>,
+    /// Made at first use where the context is a server's: loading the system's roots takes time.
+    client: Mutex<Option<Client>>,
+    server: Option<Server>,
+}
+
+/// What the configurations of one role have in common. (A session is only resumed with the same verifier.)
+#[derive(Clone)]
+struct Client {
+    verifier: Arc<Verifier>,
+    resumption: Resumption,
+    configs: Arc<Mutex<HashMap<Bounds, Arc<ClientConfig>>>>,
+}
+
+struct Server {
+    verifier: Arc<Verifier>,
+    certificates: Arc<Certificates>,
+    sessions: Arc<dyn StoresServerSessions>,
+    tickets: Option<Arc<dyn ProducesTickets>>,
+    configs: Mutex<HashMap<Bounds, Arc<ServerConfig>>>,
+}
+
+impl Rustls {
+    pub fn new(settings: &Settings) -> Result<Rustls, Error> {
+        protocols(settings.versions)?;
+        let schemes = settings.signature_algorithms.as_deref().map(signature_schemes).transpose()?;
+        let key_log = KeyLog { wanted: KeyLogger::new(settings)?, inner: None };
+        let mut library = Rustls {
+            settings: settings.clone(),
+            provider: Arc::new(provider(settings)?),
+            schemes,
+            key_log: Arc::new(key_log),
+            client: Mutex::new(None),
+            server: None,
+        };
+        // Makes errors show now.
+        if settings.can_serve() {
+            library.server = Some(library.make_server()?);
+            library.server_config(Bounds::default())?;
+        } else {
+            library.client_config(Bounds::default())?;
+        }
+        Ok(library)
+    }
+
+    fn verifier(&self, role: Role) -> Result<Arc<Verifier>, Error> {
+        Ok(Arc::new(Verifier::new(role, &self.settings, &self.provider, self.schemes.as_deref())?))
+    }
+
+    fn make_server(&self) -> Result<Server, Error> {
+        let settings = &self.settings;
+        let certificates = Certificates {
+            settings: settings.clone(),
+            provider: self.provider.clone(),
+            schemes: self.schemes.clone(),
+            kept: Mutex::default(),
+        };
+        for identity in settings.identity.iter().chain(settings.named_identities.iter().map(|(_, identity)| identity)) {
+            certificates.get(identity)?;
+        }
+        let (mut sessions, mut tickets): (Arc<dyn StoresServerSessions>, _) =
+            (ServerSessionMemoryCache::new(settings.session_cache_size.unwrap_or(SERVER_SESSIONS)), None);
+        if settings.session_resumption == Some(false) {
+            sessions = Arc::new(NoServerSessionStorage {});
+        } else if let Some(lifetime) = settings.session_lifetime {
+            // rustls' own tickets last as long as it says; what we remember lasts as long as we say.
+            sessions = Arc::new(Expiring { lifetime, sessions });
+        } else if settings.tickets != Some(0) && settings.session_cache_size.is_none() {
+            tickets = Some(cryptography::Ticketer::new().map_err(|e| setup_error("tickets", e))?);
+        }
+        Ok(Server {
+            verifier: self.verifier(Role::Server)?,
+            certificates: Arc::new(certificates),
+            sessions,
+            tickets,
+            configs: Mutex::default(),
+        })
+    }
+
+    fn client(&self) -> Result<Client, Error> {
+        let mut client = self.client.lock();
+        if let Some(client) = &*client {
+            return Ok(client.clone());
+        }
+        let resumption = match self.settings.client_resumes() {
+            true => Resumption::store(Arc::new(ClientSessions::new(&self.settings))),
+            false => Resumption::disabled(),
+        };
+        let verifier = self.verifier(Role::Client)?;
+        Ok(client.insert(Client { verifier, resumption, configs: Arc::default() }).clone())
+    }
+
+    fn client_config(&self, versions: Bounds) -> Result<(Arc<ClientConfig>, Arc<Verifier>), Error> {
+        let versions = versions.or(self.settings.versions);
+        let client = self.client()?;
+        if let Some(config) = client.configs.lock().get(&versions) {
+            return Ok((config.clone(), client.verifier));
+        }
+        let settings = &self.settings;
+        let wants_certificate = ClientConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&protocols(versions)?)
+            .map_err(|e| setup_error("the client settings", e))?
+            .dangerous()
+            .with_custom_certificate_verifier(client.verifier.clone());
+        let mut config = match &settings.identity {
+            None => wants_certificate.with_no_client_auth(),
+            Some(identity) => {
+                let certified = certified_key(identity.material(), &self.provider, self.schemes.as_deref())?;
+                wants_certificate.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
+            }
+        };
+        config.alpn_protocols.clone_from(&settings.alpn);
+        config.enable_sni = settings.sni;
+        config.resumption = client.resumption;
+        config.key_log = self.key_log.clone();
+        let config = Arc::new(config);
+        client.configs.lock().insert(versions, config.clone());
+        Ok((config, client.verifier))
+    }
+
+    fn server_config(&self, versions: Bounds) -> Result<(Arc<ServerConfig>, Arc<Verifier>), Error> {
+        let Some(server) = &self.server else {
+            return Err(Error::invalid_input("a server needs a context with an identity"));
+        };
+        let versions = versions.or(self.settings.versions);
+        if let Some(config) = server.configs.lock().get(&versions) {
+            return Ok((config.clone(), server.verifier.clone()));
+        }
+        let settings = &self.settings;
+        let mut config = ServerConfig::builder_with_provider(self.provider.clone())
+            .with_protocol_versions(&protocols(versions)?)
+            .map_err(|e| setup_error("the server settings", e))?
+            .with_client_cert_verifier(server.verifier.clone())
+            .with_cert_resolver(server.certificates.clone());
+        config.alpn_protocols.clone_from(&settings.alpn);
+        config.ignore_client_order = settings.prefer_server_order.unwrap_or(true);
+        config.session_storage = server.sessions.clone();
+        if let Some(tickets) = &server.tickets {
+            config.ticketer = tickets.clone();
+        }
+        if settings.session_resumption == Some(false) {
+            config.send_tls13_tickets = 0;
+        } else if let Some(number) = settings.tickets {
+            config.send_tls13_tickets = number;
+        }
+        config.key_log = self.key_log.clone();
+        let config = Arc::new(config);
+        server.configs.lock().insert(versions, config.clone());
+        Ok((config, server.verifier.clone()))
+    }
+}
+
+impl Library for Rustls {
+    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
+        match role {
+            Role::Client => {
+                let (config, verifier) = self.client_config(versions)?;
+                open_client(config, server_name, Some(verifier))
+            }
+            Role::Server => {
+                let (config, verifier) = self.server_config(versions)?;
+                open_server(config, Some(verifier))
+            }
+        }
+    }
+}
+
+fn open_client(
+    config: Arc<ClientConfig>,
+    server_name: &str,
+    verifier: Option<Arc<Verifier>>,
+) -> Result<Box<dyn Session>, Error> {
+    let name = ServerName::try_from(server_name.to_string())
+        .map_err(|e| Error::invalid_input(format!("{server_name:?} cannot be a server's name: {e}")).with_source(e))?;
+    let conn = UnbufferedClientConnection::new(config, name).map_err(|e| setup_error("rustls", e))?;
+    Ok(Box::new(RustlsSession::new(conn, false, verifier)))
+}
+
+fn open_server(config: Arc<ServerConfig>, verifier: Option<Arc<Verifier>>) -> Result<Box<dyn Session>, Error> {
+    let conn = UnbufferedServerConnection::new(config).map_err(|e| setup_error("rustls", e))?;
+    Ok(Box::new(RustlsSession::new(conn, true, verifier)))
+}
+
+pub(super) fn reads(certificate: &Certificate) -> bool {
+    rustls::RootCertStore::empty().add(CertificateDer::from(certificate.der())).is_ok()
+}
+
+/// Whether the key can be used and belongs to the certificate.
+#[cfg(not(any(feature = "native-tls", all(feature = "openssl", not(any(windows, target_vendor = "apple"))))))]
+pub(crate) fn check_pair(material: &Material) -> Result<(), String> {
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.clone()));
+    let key = cryptography::default_provider()
+        .key_provider
+        .load_private_key(key)
+        .map_err(|e| format!("the key cannot be read: {e}"))?;
+    let pair = CertifiedKey::new(vec![CertificateDer::from(material.chain[0].der().to_vec())], key);
+    pair.keys_match().map_err(|e| match e {
+        rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_string(),
+        e => format!("the certificate is broken: {e}"),
+    })
+}
+
+fn setup_error(what: &str, e: rustls::Error) -> Error {
+    Error::invalid_input(format!("{what}: {e}")).with_source(e)
+}
+
+/// The versions in these bounds.
+fn protocols(versions: Bounds) -> Result<Vec<&'static SupportedProtocolVersion>, Error> {
+    let too_old = |version: &Version| *version < Version::Tls1_2;
+    if let Some(version) = [versions.min, versions.max].into_iter().flatten().find(too_old) {
+        return Err(Engine::Rustls.cannot(&version.to_string()));
+    }
+    let known = [(Version::Tls1_3, &rustls::version::TLS13), (Version::Tls1_2, &rustls::version::TLS12)];
+    let fits = |version| version >= versions.lowest() && versions.max.is_none_or(|max| version <= max);
+    Ok(known.into_iter().filter(|(version, _)| fits(*version)).map(|(_, protocol)| protocol).collect())
+}
+
+/// The cryptography, with the suites and groups that the settings leave.
+fn provider(settings: &Settings) -> Result<CryptoProvider, Error> {
+    let mut provider = cryptography::default_provider();
+    let all = std::mem::take(&mut provider.cipher_suites);
+    let lists = [
+        (Version::Tls1_3, "ciphersuites", settings.ciphersuites.as_deref()),
+        (Version::Tls1_2, "cipher_list", settings.cipher_list.as_deref()),
+    ];
+    for (version, option, list) in lists {
+        let of_version =
+            all.iter().filter(|suite| matches!(suite, SupportedCipherSuite::Tls13(_)) == (version == Version::Tls1_3));
+        match list {
+            None => provider.cipher_suites.extend(of_version),
+            Some(list) => {
+                for name in items(list) {
+                    let found = of_version.clone().find(|suite| names::suite(suite.suite()) == name);
+                    let suite = found.ok_or_else(|| Engine::Rustls.cannot(&format!("{option} with {name:?}")))?;
+                    provider.cipher_suites.push(*suite);
+                }
+            }
+        }
+    }
+    if let Some(list) = &settings.groups {
+        let all = cryptography::ALL_KX_GROUPS;
+        let mut groups = Vec::new();
+        for name in items(list) {
+            let found = all.iter().find(|group| names::is_group(name, group.name()));
+            groups.push(*found.ok_or_else(|| Engine::Rustls.cannot(&format!("groups with {name:?}")))?);
+        }
+        if groups.is_empty() {
+            return Err(Error::invalid_input("groups: the list is empty"));
+        }
+        provider.kx_groups = groups;
+    }
+    Ok(provider)
+}
+
+fn signature_schemes(list: &str) -> Result<Vec<SignatureScheme>, Error> {
+    let supported = cryptography::default_provider().signature_verification_algorithms.supported_schemes();
+    let mut schemes = Vec::new();
+    for name in items(list) {
+        let known = names::signature_scheme(name).filter(|scheme| supported.contains(scheme));
+        schemes.push(known.ok_or_else(|| Engine::Rustls.cannot(&format!("signature_algorithms with {name:?}")))?);
+    }
+    match schemes.is_empty() {
+        true => Err(Error::invalid_input("signature_algorithms: the list is empty")),
+        false => Ok(schemes),
+    }
+}
+
+fn items(list: &str) -> impl Iterator<Item = &str> {
+    list.split(':').map(str::trim).filter(|name| !name.is_empty())
+}
+
+fn certified_key(
+    material: &Material,
+    provider: &CryptoProvider,
+    schemes: Option<&[SignatureScheme]>,
+) -> Result<CertifiedKey, Error> {
+    let chain = material.chain.iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.clone()));
+    let mut certified = CertifiedKey::from_der(chain, key, provider)
+        .map_err(|e| setup_error(&format!("the identity from {}", material.origin), e))?;
+    if let Some(schemes) = schemes {
+        certified.key = Arc::new(Choosy { key: certified.key, schemes: schemes.to_vec() });
+    }
+    Ok(certified)
+}
+
+/// A key that signs with some of its algorithms only.
+#[derive(Debug)]
+struct Choosy {
+    key: Arc<dyn SigningKey>,
+    schemes: Vec<SignatureScheme>,
+}
+
+impl SigningKey for Choosy {
+    fn choose_scheme(&self, offered: &[SignatureScheme]) -> Option<Box<dyn Signer>> {
+        // Ours are in our order of preference; a key takes the first it can.
+        let both = self.schemes.iter().filter(|scheme| offered.contains(scheme));
+        both.into_iter().find_map(|scheme| self.key.choose_scheme(&[*scheme]))
+    }
+
+    fn public_key(&self) -> Option<rustls::pki_types::SubjectPublicKeyInfoDer<'_>> {
+        self.key.public_key()
+    }
+
+    fn algorithm(&self) -> SignatureAlgorithm {
+        self.key.algorithm()
+    }
+}
+
+/// A server's certificates, by the name the client asks for.
+struct Certificates {
+    settings: Settings,
+    provider: Arc<CryptoProvider>,
+    schemes: Option<Vec<SignatureScheme>>,
+    /// By the address of the identity, which is kept so that nothing else gets it.
+    kept: Mutex<HashMap<usize, (Identity, Arc<CertifiedKey>)>>,
+}
+
+impl Certificates {
+    fn get(&self, identity: &Identity) -> Result<Arc<CertifiedKey>, Error> {
+        let address = std::ptr::from_ref(identity.material()).addr();
+        if let Some((_, certified)) = self.kept.lock().get(&address) {
+            return Ok(certified.clone());
+        }
+        let certified = Arc::new(certified_key(identity.material(), &self.provider, self.schemes.as_deref())?);
+        let mut kept = self.kept.lock();
+        if kept.len() >= IDENTITIES {
+            kept.clear();
+        }
+        kept.insert(address, (identity.clone(), certified.clone()));
+        Ok(certified)
+    }
+}
+
+impl ResolvesServerCert for Certificates {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let certified = self.settings.identity_for(hello.server_name()).and_then(|identity| self.get(&identity).ok());
+        note_hello(&hello, certified.as_deref());
+        certified
+    }
+}
+
+impl fmt::Debug for Certificates {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Certificates")
+    }
+}
+
+fn note_hello(hello: &ClientHello<'_>, certified: Option<&CertifiedKey>) {
+    note(|notes| {
+        notes.server_name = hello.server_name().map(str::to_string);
+        notes.shown = certified.and_then(|certified| certified.cert.first().cloned());
+    });
+}
+
+/// rustls' key log: what the user wants logged, and what keys are exported from.
+#[derive(Debug)]
+struct KeyLog {
+    wanted: Option<KeyLogger>,
+    /// That of a configuration made elsewhere.
+    inner: Option<Arc<dyn rustls::KeyLog>>,
+}
+
+impl rustls::KeyLog for KeyLog {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        if let Some(wanted) = &self.wanted {
+            let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+            wanted.log(&format!("{label} {} {}", hex(client_random), hex(secret)));
+        }
+        if let Some(inner) = self.inner.as_ref().filter(|inner| inner.will_log(label)) {
+            inner.log(label, client_random, secret);
+        }
+        if is_exported_from(label) && secret.len() <= rustls::crypto::tls13::OkmBlock::MAX_LEN {
+            if let Ok(client_random) = client_random.try_into() {
+                let bytes = rustls::crypto::tls13::OkmBlock::new(secret);
+                note(|notes| notes.secret = Some(Secret { bytes, client_random }));
+            }
+        }
+    }
+
+    fn will_log(&self, label: &str) -> bool {
+        self.wanted.is_some()
+            || is_exported_from(label)
+            || self.inner.as_ref().is_some_and(|inner| inner.will_log(label))
+    }
+}
+
+fn is_exported_from(label: &str) -> bool {
+    matches!(label, "EXPORTER_SECRET" | "CLIENT_RANDOM")
+}
+
+/// What a context's clients remember of servers.
+#[derive(Debug)]
+struct ClientSessions {
+    groups: Mutex<HashMap<ServerName<'static>, NamedGroup>>,
+    tls12: Sessions<Tls12ClientSessionValue>,
+    tls13: Sessions<Arc<Mutex<Option<Tls13ClientSessionValue>>>>,
+}
+
+impl ClientSessions {
+    fn new(settings: &Settings) -> ClientSessions {
+        ClientSessions { groups: Mutex::default(), tls12: Sessions::new(settings), tls13: Sessions::new(settings) }
+    }
+}
+
+impl ClientSessionStore for ClientSessions {
+    fn set_kx_hint(&self, server_name: ServerName<'static>, group: NamedGroup) {
+        let mut groups = self.groups.lock();
+        if groups.len() >= IDENTITIES {
+            groups.clear();
+        }
+        groups.insert(server_name, group);
+    }
+
+    fn kx_hint(&self, server_name: &ServerName<'_>) -> Option<NamedGroup> {
+        self.groups.lock().get(&server_name.to_owned()).copied()
+    }
+
+    fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
+        self.tls12.keep(&server_name.to_str(), value);
+    }
+
+    fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
+        self.tls12.take(&server_name.to_str(), |_| false)
+    }
+
+    fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
+        self.tls12.remove(&server_name.to_str());
+    }
+
+    fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
+        self.tls13.keep(&server_name.to_str(), Arc::new(Mutex::new(Some(value))));
+    }
+
+    fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
+        self.tls13.take(&server_name.to_str(), |_| true)?.lock().take()
+    }
+}
+
+/// A server's memory of its clients, each for a limited time.
+#[derive(Debug)]
+struct Expiring {
+    lifetime: Duration,
+    sessions: Arc<dyn StoresServerSessions>,
+}
+
+impl Expiring {
+    fn fresh(&self, mut stamped: Vec<u8>) -> Option<Vec<u8>> {
+        let (value, stamp) =
+            stamped.split_last_chunk().map(|(value, stamp)| (value.len(), u128::from_be_bytes(*stamp)))?;
+        stamped.truncate(value);
+        (since_start() < stamp).then_some(stamped)
+    }
+}
+
+/// Nanoseconds on a clock that nobody sets.
+fn since_start() -> u128 {
+    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_nanos()
+}
+
+impl StoresServerSessions for Expiring {
+    fn put(&self, key: Vec<u8>, mut value: Vec<u8>) -> bool {
+        value.extend_from_slice(&(since_start() + self.lifetime.as_nanos()).to_be_bytes());
+        self.sessions.put(key, value)
+    }
+
+    fn get(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.fresh(self.sessions.get(key)?)
+    }
+
+    fn take(&self, key: &[u8]) -> Option<Vec<u8>> {
+        self.fresh(self.sessions.take(key)?)
+    }
+
+    fn can_cache(&self) -> bool {
+        self.sessions.can_cache()
+    }
+}
+
+/// A configuration made elsewhere.
+struct Foreign {
+    client: Option<Arc<ClientConfig>>,
+    server: Option<Arc<ServerConfig>>,
+}
+
+impl Library for Foreign {
+    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
+        if versions != Bounds::default() {
+            return Err(Engine::Rustls.cannot("other versions than those of the configuration it was given"));
+        }
+        match (role, &self.client, &self.server) {
+            (Role::Client, Some(config), _) => open_client(config.clone(), server_name, None),
+            (Role::Server, _, Some(config)) => open_server(config.clone(), None),
+            (Role::Client, ..) => Err(Error::invalid_input("this context was made from a server's configuration")),
+            (Role::Server, ..) => Err(Error::invalid_input("this context was made from a client's configuration")),
+        }
+    }
+}
+
+/// Resolves as a configuration made elsewhere says, and notes what it said.
+#[derive(Debug)]
+struct Noting(Arc<dyn ResolvesServerCert>);
+
+impl ResolvesServerCert for Noting {
+    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_string);
+        let certified = self.0.resolve(hello);
+        note(|notes| {
+            notes.server_name = name;
+            notes.shown = certified.as_ref().and_then(|certified| certified.cert.first().cloned());
+        });
+        certified
+    }
+
+    fn only_raw_public_keys(&self) -> bool {
+        self.0.only_raw_public_keys()
+    }
+}
+
+/// For clients, with [`Engine::Rustls`]. The configuration decides on trust, versions and all else; the name that is given
+/// when a file is opened is the one it checks. Bounds of versions for single files, and
+/// [`verified_chain`](crate::SslFile::verified_chain), are not to be had.
+impl From<Arc<ClientConfig>> for Context {
+    fn from(config: Arc<ClientConfig>) -> Context {
+        let mut config = ClientConfig::clone(&config);
+        config.key_log = Arc::new(KeyLog { wanted: None, inner: Some(config.key_log) });
+        Context::foreign(Engine::Rustls, Box::new(Foreign { client: Some(Arc::new(config)), server: None }))
+    }
+}
+
+/// For servers, with [`Engine::Rustls`]. As for clients.
+impl From<Arc<ServerConfig>> for Context {
+    fn from(config: Arc<ServerConfig>) -> Context {
+        let mut config = ServerConfig::clone(&config);
+        config.key_log = Arc::new(KeyLog { wanted: None, inner: Some(config.key_log) });
+        config.cert_resolver = Arc::new(Noting(config.cert_resolver));
+        Context::foreign(Engine::Rustls, Box::new(Foreign { client: None, server: Some(Arc::new(config)) }))
+    }
+}

@@ -1,0 +1,427 @@
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+
+use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
+use rustls::pki_types::CertificateDer;
+use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
+use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
+use rustls::{AlertDescription, CertificateError, CommonState, HandshakeKind, ProtocolVersion};
+
+use super::exporter::export;
+use super::names;
+use super::notes::{self, Secret};
+use super::verifier::{Refusal, Verifier};
+use crate::certificate::Certificate;
+use crate::der;
+use crate::engine::alert::{Report, Verdict};
+use crate::engine::{Buffer, Session, Stop, Wire};
+use crate::error::{Error, ErrorKind};
+use crate::version::Version;
+
+/// What the two kinds of connection have in common, and rustls has no name for.
+pub(super) trait Unbuffered: Send {
+    type Data;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
+    fn state(&self) -> &CommonState;
+}
+
+impl Unbuffered for UnbufferedClientConnection {
+    type Data = ClientConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+
+    fn state(&self) -> &CommonState {
+        self
+    }
+}
+
+impl Unbuffered for UnbufferedServerConnection {
+    type Data = ServerConnectionData;
+
+    fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data> {
+        self.process_tls_records(incoming)
+    }
+
+    fn state(&self) -> &CommonState {
+        self
+    }
+}
+
+pub(super) struct RustlsSession<C> {
+    conn: C,
+    is_server: bool,
+    verifier: Option<Arc<Verifier>>,
+    handshake_done: bool,
+    close_notify_sent: bool,
+    /// What a record held beyond the reader's buffer.
+    rest: Buffer,
+    server_name: Option<String>,
+    shown: Option<CertificateDer<'static>>,
+    ocsp_response: Option<Vec<u8>>,
+    secret: Option<Secret>,
+    server_random: [u8; 32],
+}
+
+/// What a call is to achieve, once nothing stands in its way.
+enum Goal<'a> {
+    Handshake,
+    Read(&'a mut [u8]),
+    Write(&'a [u8]),
+    Close,
+}
+
+/// What rustls' state asks for, without the borrow of the input.
+enum Next {
+    Again,
+    NeedsInput,
+    PeerClosed,
+    Done(usize),
+}
+
+impl<C: Unbuffered> RustlsSession<C> {
+    pub fn new(conn: C, is_server: bool, verifier: Option<Arc<Verifier>>) -> RustlsSession<C> {
+        RustlsSession {
+            conn,
+            is_server,
+            verifier,
+            handshake_done: false,
+            close_notify_sent: false,
+            rest: Buffer::default(),
+            server_name: None,
+            shown: None,
+            ocsp_response: None,
+            secret: None,
+            server_random: [0; 32],
+        }
+    }
+
+    fn run(&mut self, wire: &mut Wire, mut goal: Goal<'_>) -> Result<usize, Stop> {
+        if !self.handshake_done && !self.is_server {
+            self.note_server_random(wire.view());
+        }
+        loop {
+            let outcome = self.step(wire, &mut goal);
+            if !self.handshake_done {
+                self.take_notes();
+            }
+            match outcome {
+                Ok(Next::Again) => {}
+                Ok(Next::NeedsInput) => return Err(Stop::NeedsInput),
+                Ok(Next::PeerClosed) => return Ok(0),
+                Ok(Next::Done(n)) => return Ok(n),
+                Err(e) => return Err(Stop::Failed(self.failure(e, wire))),
+            }
+        }
+    }
+
+    fn step(&mut self, wire: &mut Wire, goal: &mut Goal<'_>) -> Result<Next, rustls::Error> {
+        let sent_before = wire.outgoing.len();
+        let Some(UnbufferedStatus { discard, state, .. }) =
+            process(&mut self.conn, wire.view(), self.close_notify_sent)
+        else {
+            return Err(rustls::Error::General("the peer broke the protocol behind our close_notify".to_string()));
+        };
+        let next = match state {
+            Ok(ConnectionState::EncodeTlsData(data)) => {
+                encode(data, wire);
+                if !self.handshake_done && self.is_server {
+                    let sent = wire.outgoing.as_slice()[sent_before..].to_vec();
+                    self.note_server_random(&sent);
+                }
+                Ok(Next::Again)
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                Ok(Next::Again)
+            }
+            Ok(ConnectionState::ReadTraffic(mut data)) => {
+                let mut done = Next::Again;
+                while let Some(record) = data.next_record() {
+                    let payload = record?.payload;
+                    // rustls gives no data before the handshake is done, and none to a call that does not read: each call
+                    // that does takes all there is.
+                    let n = match goal {
+                        Goal::Read(buf) if self.rest.is_empty() && matches!(done, Next::Again) => {
+                            let n = payload.len().min(buf.len());
+                            buf[..n].copy_from_slice(&payload[..n]);
+                            done = Next::Done(n);
+                            n
+                        }
+                        _ => 0,
+                    };
+                    self.rest.append(&payload[n..]);
+                }
+                Ok(done)
+            }
+            Ok(ConnectionState::PeerClosed) => match goal {
+                Goal::Read(_) => Ok(Next::PeerClosed),
+                _ => Ok(Next::Again),
+            },
+            Ok(ConnectionState::WriteTraffic(mut traffic)) => match goal {
+                Goal::Handshake => Ok(Next::Done(0)),
+                Goal::Read(_) => Ok(Next::NeedsInput),
+                Goal::Write(data) => {
+                    // A record has at most a header, a nonce and a tag more than its plaintext.
+                    const RECORD: usize = 16 * 1024;
+                    const OVERHEAD: usize = 64;
+                    let mut room = data.len() + (data.len() / RECORD + 2) * OVERHEAD;
+                    loop {
+                        match traffic.encrypt(data, wire.room(room)) {
+                            Ok(n) => {
+                                wire.put(n);
+                                break Ok(Next::Done(data.len()));
+                            }
+                            Err(EncryptError::InsufficientSize(e)) => room = e.required_size,
+                            Err(EncryptError::EncryptExhausted) => break Err(rustls::Error::EncryptError),
+                        }
+                    }
+                }
+                Goal::Close => {
+                    const CLOSE_NOTIFY: usize = 64;
+                    let mut room = CLOSE_NOTIFY;
+                    loop {
+                        match traffic.queue_close_notify(wire.room(room)) {
+                            Ok(n) => {
+                                wire.put(n);
+                                self.close_notify_sent = true;
+                                break Ok(Next::Done(0));
+                            }
+                            Err(EncryptError::InsufficientSize(e)) => room = e.required_size,
+                            Err(EncryptError::EncryptExhausted) => break Err(rustls::Error::EncryptError),
+                        }
+                    }
+                }
+            },
+            // Both ends have said close_notify: there is nothing to be had and nothing more to say.
+            Ok(ConnectionState::Closed) => match goal {
+                Goal::Read(_) => Ok(Next::PeerClosed),
+                _ => Ok(Next::Done(0)),
+            },
+            Ok(_) => Ok(Next::NeedsInput),
+            Err(e) => Err(e),
+        };
+        wire.seen(discard);
+        next
+    }
+
+    /// Puts the alert that goes with a failure on the wire, and says what failed.
+    fn failure(&mut self, e: rustls::Error, wire: &mut Wire) -> Error {
+        let before = wire.outgoing.len();
+        // A record that could not be decrypted is still there, and must not be met again: its alert is the next thing.
+        let one_only = matches!(
+            e,
+            rustls::Error::InvalidMessage(_)
+                | rustls::Error::PeerSentOversizedRecord
+                | rustls::Error::DecryptError
+                | rustls::Error::PeerMisbehaved(_)
+        );
+        loop {
+            let Some(UnbufferedStatus { discard, state, .. }) = process(&mut self.conn, wire.view(), true) else {
+                break;
+            };
+            match state {
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, wire),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                _ => break,
+            }
+            wire.seen(discard);
+            if one_only {
+                break;
+            }
+        }
+        let has_alerted = wire.outgoing.len() > before;
+        let alert = match wire.alert_sent {
+            None if has_alerted => alert_for(&e),
+            alert => alert,
+        };
+        let (mut reason, mut verdict) = (None, None);
+        let mut text = e.to_string();
+        match &e {
+            rustls::Error::AlertReceived(alert) => reason = Some(Report::PEER_ALERT + u32::from(u8::from(*alert))),
+            rustls::Error::NoCertificatesPresented => reason = Some(Report::PEER_DID_NOT_RETURN_A_CERTIFICATE),
+            rustls::Error::InvalidCertificate(e) => verdict = Some(judge(e)),
+            // What our own closure for certificates gave.
+            rustls::Error::General(why) => text = why.clone(),
+            _ => {}
+        }
+        let report = Report { reason, alert_sent: alert, verdict, is_tls13: None, text };
+        let (kind, text) = report.judge();
+        Error::new(kind, text).with_source(e).with_alert(alert)
+    }
+
+    fn take_notes(&mut self) {
+        let notes = notes::take();
+        self.server_name = notes.server_name.or(self.server_name.take());
+        self.shown = notes.shown.or(self.shown.take());
+        self.ocsp_response = notes.ocsp_response.or(self.ocsp_response.take());
+        self.secret = notes.secret.or(self.secret.take());
+    }
+
+    /// From the ServerHello (RFC 5246, section 7.4.1.3), which is in the clear, if this is one.
+    fn note_server_random(&mut self, record: &[u8]) {
+        const HANDSHAKE: u8 = 22;
+        const SERVER_HELLO: u8 = 2;
+        // Behind the record's header come type and length of the message, and the version.
+        if let [HANDSHAKE, _, _, _, _, SERVER_HELLO, _, _, _, _, _, rest @ ..] = record {
+            if let Some(random) = rest.first_chunk() {
+                self.server_random = *random;
+            }
+        }
+    }
+}
+
+/// `None`: a debug build of rustls has panicked. It asserts that nothing is wrong with what comes behind an alert of ours.
+fn process<'c, 'i, C: Unbuffered>(
+    conn: &'c mut C,
+    incoming: &'i mut [u8],
+    may_assert: bool,
+) -> Option<UnbufferedStatus<'c, 'i, C::Data>> {
+    if !(may_assert && cfg!(debug_assertions)) {
+        return Some(conn.process(incoming));
+    }
+    let call = AssertUnwindSafe((conn, incoming));
+    catch_unwind(move || {
+        let AssertUnwindSafe((conn, incoming)) = { call };
+        conn.process(incoming)
+    })
+    .ok()
+}
+
+fn encode<D>(mut data: EncodeTlsData<'_, D>, wire: &mut Wire) {
+    if let Err(EncodeError::InsufficientSize(e)) = data.encode(&mut []) {
+        if let Ok(n) = data.encode(wire.room(e.required_size)) {
+            wire.put(n);
+        }
+    }
+}
+
+fn judge(e: &CertificateError) -> Verdict {
+    match e {
+        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
+            Verdict::WrongName(e.to_string())
+        }
+        CertificateError::Other(other) => Verdict::Refused(match other.0.downcast_ref::<Refusal>() {
+            Some(refusal) => refusal.to_string(),
+            None => other.to_string(),
+        }),
+        _ => Verdict::Refused(e.to_string()),
+    }
+}
+
+/// The alert that rustls sends for an error, for when it went out encrypted and could not be seen.
+fn alert_for(e: &rustls::Error) -> Option<u8> {
+    use rustls::{Error, PeerMisbehaved};
+    let alert = match e {
+        Error::InvalidCertificate(e) => e.clone().into(),
+        Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
+        Error::InvalidMessage(_) => AlertDescription::DecodeError,
+        Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
+        Error::DecryptError => AlertDescription::BadRecordMac,
+        Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
+            AlertDescription::UnexpectedMessage
+        }
+        Error::PeerMisbehaved(
+            PeerMisbehaved::IllegalMiddleboxChangeCipherSpec | PeerMisbehaved::KeyEpochWithPendingFragment,
+        ) => AlertDescription::UnexpectedMessage,
+        Error::PeerMisbehaved(_) => AlertDescription::IllegalParameter,
+        Error::PeerIncompatible(_) => AlertDescription::HandshakeFailure,
+        Error::NoApplicationProtocol => AlertDescription::NoApplicationProtocol,
+        _ => return None,
+    };
+    Some(alert.into())
+}
+
+impl<C: Unbuffered> Session for RustlsSession<C> {
+    fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop> {
+        if !self.handshake_done {
+            self.run(wire, Goal::Handshake)?;
+            self.handshake_done = true;
+        }
+        Ok(())
+    }
+
+    fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop> {
+        match self.rest.is_empty() {
+            true => self.run(wire, Goal::Read(buf)),
+            false => Ok(self.rest.read_into(buf)),
+        }
+    }
+
+    fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop> {
+        self.run(wire, Goal::Write(data))
+    }
+
+    fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
+        self.run(wire, Goal::Close).map(drop)
+    }
+
+    fn pending(&self) -> usize {
+        self.rest.len()
+    }
+
+    fn version(&self) -> Option<Version> {
+        match self.conn.state().protocol_version()? {
+            ProtocolVersion::TLSv1_2 => Some(Version::Tls1_2),
+            ProtocolVersion::TLSv1_3 => Some(Version::Tls1_3),
+            _ => None,
+        }
+    }
+
+    fn cipher(&self) -> Option<String> {
+        Some(names::suite(self.conn.state().negotiated_cipher_suite()?.suite()))
+    }
+
+    fn alpn(&self) -> Option<Vec<u8>> {
+        self.conn.state().alpn_protocol().map(<[u8]>::to_vec)
+    }
+
+    fn server_name(&self) -> Option<String> {
+        self.server_name.clone()
+    }
+
+    fn peer_certificate(&self) -> Option<Certificate> {
+        self.peer_certificates()?.into_iter().next()
+    }
+
+    fn peer_certificates(&self) -> Option<Vec<Certificate>> {
+        let chain = self.conn.state().peer_certificates()?;
+        Some(chain.iter().map(|certificate| Certificate::from_library(certificate.to_vec())).collect())
+    }
+
+    fn verified_chain(&self) -> Option<Vec<Certificate>> {
+        let chain = self.conn.state().peer_certificates()?;
+        match self.is_resumed()? {
+            true => None,
+            false => self.verifier.as_ref()?.verified_chain(chain),
+        }
+    }
+
+    fn group(&self) -> Option<String> {
+        Some(names::group(self.conn.state().negotiated_key_exchange_group()?.name()))
+    }
+
+    fn ocsp_response(&self) -> Option<Vec<u8>> {
+        self.ocsp_response.clone()
+    }
+
+    fn is_resumed(&self) -> Option<bool> {
+        Some(self.conn.state().handshake_kind()? == HandshakeKind::Resumed)
+    }
+
+    fn tls_server_end_point(&self) -> Option<Vec<u8>> {
+        match self.is_server {
+            true => der::end_point(self.shown.as_deref()?),
+            false => der::end_point(self.conn.state().peer_certificates()?.first()?),
+        }
+    }
+
+    fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> Result<(), Error> {
+        match (self.conn.state().negotiated_cipher_suite(), &self.secret) {
+            (Some(suite), Some(secret)) => export(suite, secret, &self.server_random, out, label, context),
+            _ => Err(Error::new(ErrorKind::NotOpen, "the handshake is not done")),
+        }
+    }
+}
