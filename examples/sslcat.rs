@@ -112,6 +112,7 @@ enum Protocol {
 enum Library {
     Native,
     Openssl,
+    Rustls,
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
@@ -314,6 +315,7 @@ fn context(args: &Args, identity: Option<Identity>) -> Result<Context, Failure> 
         builder = builder.engine(match library {
             Library::Native => Engine::Native,
             Library::Openssl => Engine::OpenSsl,
+            Library::Rustls => Engine::Rustls,
         });
     }
     if let Some(identity) = identity {

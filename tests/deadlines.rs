@@ -285,7 +285,7 @@ fn timeouts_of_a_server_hold_in_its_handshake_too() {
 fn handshake_that_stops_in_the_middle_of_a_record_goes_on_afterwards() {
     each(|engine| {
         // Bytes of the hello, and of the server's flight.
-        for n in [1, 5, 100, 400] {
+        for n in [1, 5, 100, 200] {
             let (client, server, wire) = unshaken(engine, lazy());
             for flow in [&wire.to_server, &wire.to_client] {
                 wire.set(Flow::Free);

@@ -87,6 +87,13 @@ impl Wire {
         &mut self.incoming.as_mut_slice()[..end]
     }
 
+    /// Of that, what is admitted and the library has not seen.
+    #[cfg(feature = "rustls")]
+    pub fn news(&mut self) -> &mut [u8] {
+        let held = self.held;
+        &mut self.view()[held..]
+    }
+
     /// The library has seen the view, and has no use for the first `n` bytes of it.
     #[cfg(feature = "rustls")]
     pub fn seen(&mut self, n: usize) {

@@ -17,6 +17,7 @@ fn sslcat(engine: Engine, args: &[&str]) -> Tool {
     let library = match engine {
         Engine::Native => "native",
         Engine::OpenSsl => "openssl",
+        Engine::Rustls => "rustls",
         other => panic!("sslcat does not know {other:?}"),
     };
     Tool::example("sslcat").args(&["--engine", library]).args(args)

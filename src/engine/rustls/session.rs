@@ -102,6 +102,10 @@ impl<C: Unbuffered> RustlsSession<C> {
         if !self.handshake_done && !self.is_server {
             self.note_server_random(wire.view());
         }
+        let is_tls13 = self.conn.state().protocol_version() == Some(ProtocolVersion::TLSv1_3);
+        if is_tls13 && self.handshake_done {
+            spoil_forged_header(wire.news());
+        }
         loop {
             let outcome = self.step(wire, &mut goal);
             if !self.handshake_done {
@@ -232,6 +236,12 @@ impl<C: Unbuffered> RustlsSession<C> {
                 break;
             }
         }
+        // rustls ends without a word on some messages that can't be parsed. Before there are keys we can say it ourselves.
+        let in_the_clear = self.conn.state().protocol_version().is_none();
+        let is_peers = matches!(e, rustls::Error::AlertReceived(_));
+        if let Some(alert) = alert_for(&e).filter(|_| in_the_clear && !is_peers && wire.outgoing.len() == before) {
+            wire.send(&[21, 3, 3, 0, 2, 2, alert]);
+        }
         let has_alerted = wire.outgoing.len() > before;
         let alert = match wire.alert_sent {
             None if has_alerted => alert_for(&e),
@@ -270,6 +280,17 @@ impl<C: Unbuffered> RustlsSession<C> {
                 self.server_random = *random;
             }
         }
+    }
+}
+
+/// A protected record is authenticated with its header as it came (RFC 8446, section 5.2); rustls takes type and version for
+/// what they should be. Wrong ones must not pass.
+fn spoil_forged_header(record: &mut [u8]) {
+    const APPLICATION_DATA: u8 = 23;
+    match record {
+        [APPLICATION_DATA, 3, 3, ..] => {}
+        [_, _, _, _, _, .., last] => *last ^= 1,
+        _ => {}
     }
 }
 
