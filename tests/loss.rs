@@ -1,6 +1,6 @@
 //! Nothing that was accepted is lost, however the connection ends; and no end waits for ever.
 //!
-//! The peers are bare OpenSSL (the `openssl` crate): it sends its TLS 1.3 tickets whether anybody reads them or not.
+//! The peers are a bare TLS library, which sends its TLS 1.3 tickets whether anybody reads them or not.
 #![cfg(unix)]
 
 mod common;
@@ -11,52 +11,33 @@ use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::bare::{self, Bare};
 use common::{client_context, engines, kind_of, pattern, server_context, tcp_pair, within, LONG, NAME};
-use openssl::ssl::{ErrorCode, Ssl, SslAcceptor, SslConnector, SslMethod, SslStream, SslVerifyMode, SslVersion};
-use sslfile::{Engine, SslFile, SslOptions, State};
+use sslfile::{Engine, SslFile, SslOptions, State, Version};
 
-const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
+const VERSIONS: [Version; 2] = [Version::Tls1_2, Version::Tls1_3];
 /// What a call may take on a machine that does other things as well, where it should take a fraction of a second.
 const AT_MOST: Duration = Duration::from_secs(8);
 
-fn openssl_server<S: Read + Write + std::fmt::Debug>(stream: S, version: SslVersion) -> SslStream<S> {
-    let pair = &common::certs().ecdsa;
-    let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("acceptor");
-    acceptor.set_min_proto_version(Some(version)).expect("version");
-    acceptor.set_max_proto_version(Some(version)).expect("version");
-    let key = openssl::pkey::PKey::private_key_from_pem(pair.key.as_bytes()).expect("key");
-    let chain = openssl::x509::X509::stack_from_pem(pair.chain.as_bytes()).expect("chain");
-    acceptor.set_certificate(&chain[0]).expect("certificate");
-    acceptor.set_private_key(&key).expect("key");
-    acceptor.set_num_tickets(4).expect("tickets");
-    acceptor.build().accept(stream).expect("accept")
+fn bare_server<S: Read + Write>(stream: S, version: Version) -> Bare<S> {
+    bare::server(stream, version..=version).expect("accept")
 }
 
-fn openssl_client(tcp: TcpStream) -> SslStream<TcpStream> {
-    let mut connector = SslConnector::builder(SslMethod::tls()).expect("connector");
-    connector.set_verify(SslVerifyMode::NONE);
-    let ssl: Ssl =
-        connector.build().configure().and_then(|c| c.verify_hostname(false).into_ssl(NAME)).expect("configuration");
-    let mut stream = SslStream::new(ssl, tcp).expect("stream");
-    stream.connect().expect("connect");
-    stream
-}
-
-/// A file as client of bare OpenSSL.
-fn client_of(engine: Engine, version: SslVersion, options: SslOptions) -> (SslFile, SslStream<TcpStream>) {
+/// A file as client of a bare server.
+fn client_of(engine: Engine, version: Version, options: SslOptions) -> (SslFile, Bare<TcpStream>) {
     let (c, s) = tcp_pair();
     thread::scope(|t| {
-        let server = t.spawn(move || openssl_server(s, version));
+        let server = t.spawn(move || bare_server(s, version));
         let file = options.client(NAME).open(c, &client_context(engine)).expect("client");
         again(&file, || file.handshake()).expect("handshake");
         (file, server.join().expect("server"))
     })
 }
 
-fn server_of(engine: Engine, options: SslOptions) -> (SslFile, SslStream<TcpStream>) {
+fn server_of(engine: Engine, options: SslOptions) -> (SslFile, Bare<TcpStream>) {
     let (c, s) = tcp_pair();
     thread::scope(|t| {
-        let client = t.spawn(move || openssl_client(c));
+        let client = t.spawn(move || bare::client(c, Version::Tls1_2..=Version::Tls1_3).expect("connect"));
         let file = options.server().open(s, &server_context(engine)).expect("server");
         again(&file, || file.handshake()).expect("handshake");
         (file, client.join().expect("client"))
@@ -81,25 +62,21 @@ fn write_all(mut file: &SslFile, data: &[u8]) {
     }
 }
 
-/// All that comes, and how it ended: `Ok` for close_notify. (`Read` of the `openssl` crate takes any end for a clean one.)
-fn read_all<S: Read + Write>(
-    stream: &mut SslStream<S>,
-    piece: usize,
-    rest: Duration,
-) -> (Vec<u8>, Result<(), openssl::ssl::Error>) {
+/// All that comes, and how it ended: `Ok` for close_notify.
+fn read_all(stream: &mut impl Read, piece: usize, rest: Duration) -> (Vec<u8>, io::Result<()>) {
     let mut all = Vec::new();
     let mut buf = vec![0; piece];
     loop {
-        match stream.ssl_read(&mut buf) {
+        match stream.read(&mut buf) {
+            Ok(0) => return (all, Ok(())),
             Ok(n) => all.extend_from_slice(&buf[..n]),
-            Err(e) if e.code() == ErrorCode::ZERO_RETURN => return (all, Ok(())),
             Err(e) => return (all, Err(e)),
         }
         thread::sleep(rest);
     }
 }
 
-fn for_every_client(test: fn(Engine, SslVersion, bool)) {
+fn for_every_client(test: fn(Engine, Version, bool)) {
     for engine in engines() {
         for version in VERSIONS {
             for nonblocking in [false, true] {
@@ -190,7 +167,7 @@ fn closed_before_the_server_has_sent_its_tickets_loses_no_byte() {
         let (c, s) = tcp_pair();
         let data = pattern(11, 100_000);
         thread::scope(|t| {
-            let server = t.spawn(move || read_all(&mut openssl_server(Late(s, false), version), 4096, Duration::ZERO));
+            let server = t.spawn(move || read_all(&mut bare_server(Late(s, false), version), 4096, Duration::ZERO));
             let options = SslFile::options().client(NAME).nonblocking(nonblocking);
             let file = options.open(c, &client_context(engine)).expect("client");
             again(&file, || file.handshake()).expect("handshake");
@@ -243,20 +220,21 @@ fn closed_against_a_talking_peer_loses_no_byte() {
                 let mut got = Vec::new();
                 let mut buf = [0; 16 << 10];
                 loop {
-                    match server.ssl_read(&mut buf) {
+                    match server.read(&mut buf) {
+                        Ok(0) => return (got, Ok(())),
                         Ok(n) => got.extend_from_slice(&buf[..n]),
-                        Err(e) => return (got, e.code()),
+                        Err(e) => return (got, Err(e)),
                     }
                     // A line of answer to each piece, as mail servers and the like do.
-                    let _ = server.ssl_write(&[b'.'; 300]);
+                    let _ = server.write(&[b'.'; 300]);
                 }
             });
             write_all(&file, &data);
             again(&file, || file.close()).expect("close");
             drop(file);
-            let (got, code) = peer.join().expect("peer");
+            let (got, end) = peer.join().expect("peer");
             assert!(got == data, "{} of {} bytes", got.len(), data.len());
-            assert_eq!(code, ErrorCode::ZERO_RETURN);
+            end.expect("close_notify");
         });
     });
 }
@@ -443,13 +421,13 @@ fn peer_that_never_reads_makes_close_time_out() {
 fn slow_but_steady_reader_makes_no_close_time_out() {
     const WAIT: Duration = Duration::from_millis(1500);
     let test = |engine, nonblocking| {
-        let version = SslVersion::TLS1_3;
+        let version = Version::Tls1_3;
         let (c, s) = tcp_pair();
         // Small buffers, so that progress shows at our end whenever the reader takes something.
         socket2::SockRef::from(&c).set_send_buffer_size(16 << 10).expect("buffer");
         socket2::SockRef::from(&s).set_recv_buffer_size(16 << 10).expect("buffer");
         let (file, mut server) = thread::scope(|t| {
-            let server = t.spawn(move || openssl_server(s, version));
+            let server = t.spawn(move || bare_server(s, version));
             let file = SslFile::options()
                 .client(NAME)
                 .nonblocking(nonblocking)
@@ -598,13 +576,13 @@ fn reset_is_told_behind_the_data() {
 }
 
 /// Without Nagle's delay: a reset would cost what still waits for an acknowledgement.
-fn say_now(server: &mut SslStream<TcpStream>, data: &[u8]) {
+fn say_now(server: &mut Bare<TcpStream>, data: &[u8]) {
     server.get_ref().set_nodelay(true).expect("nodelay");
     server.write_all(data).expect("write");
 }
 
 /// SO_LINGER 0 makes the system reset; waits until our end has noticed.
-fn reset(file: &SslFile, server: SslStream<TcpStream>) {
+fn reset(file: &SslFile, server: Bare<TcpStream>) {
     socket2::SockRef::from(server.get_ref()).set_linger(Some(Duration::ZERO)).expect("linger");
     drop(server);
     use rustix::event::{poll, PollFd, PollFlags};

@@ -7,65 +7,31 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::bare::{self, Bare, LIBRARY};
 use common::{
     client_builder, client_context, engines, kind_of, server_builder, server_context, tcp_pair, within, LONG, NAME,
 };
-use openssl::ssl::{SslAcceptor, SslConnector, SslMethod, SslStream, SslVerifyMode, SslVersion};
 use sslfile::{Context, ContextBuilder, Engine, ErrorKind as Kind, SslFile, SslOptions, Version};
 
 const ALL: [Version; 4] = [Version::Tls1_0, Version::Tls1_1, Version::Tls1_2, Version::Tls1_3];
 
-fn openssl_version(version: Version) -> SslVersion {
-    match version {
-        Version::Tls1_0 => SslVersion::TLS1,
-        Version::Tls1_1 => SslVersion::TLS1_1,
-        Version::Tls1_2 => SslVersion::TLS1_2,
-        _ => SslVersion::TLS1_3,
-    }
+/// A bare TLS library, that says which version it was. Also the measure of what the library can do on this machine at all.
+fn bare_server(tcp: TcpStream, min: Version, max: Version) -> io::Result<Version> {
+    bare_talk(bare::server(tcp, min..=max)?)
 }
 
-/// Bare OpenSSL, that says which version it was. Also the measure of what the library on this machine can do at all.
-fn bare_server(tcp: TcpStream, min: Version, max: Version) -> Result<String, String> {
-    let pair = &common::certs().ecdsa;
-    let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("acceptor");
-    acceptor.set_min_proto_version(Some(openssl_version(min))).expect("version");
-    acceptor.set_max_proto_version(Some(openssl_version(max))).expect("version");
-    acceptor.set_security_level(0);
-    acceptor.set_cipher_list("ALL").expect("ciphers");
-    let key = openssl::pkey::PKey::private_key_from_pem(pair.key.as_bytes()).expect("key");
-    let leaf = openssl::x509::X509::from_pem(pair.chain.as_bytes()).expect("leaf");
-    acceptor.set_certificate(&leaf).expect("certificate");
-    acceptor.set_private_key(&key).expect("key");
-    bare_talk(acceptor.build().accept(tcp).map_err(|e| e.to_string())?)
-}
-
-fn bare_client(tcp: TcpStream, min: Version, max: Version) -> Result<String, String> {
-    let mut connector = SslConnector::builder(SslMethod::tls()).expect("connector");
-    connector.set_min_proto_version(Some(openssl_version(min))).expect("version");
-    connector.set_max_proto_version(Some(openssl_version(max))).expect("version");
-    connector.set_security_level(0);
-    connector.set_cipher_list("ALL").expect("ciphers");
-    connector.set_verify(SslVerifyMode::NONE);
-    bare_talk(connector.build().connect(NAME, tcp).map_err(|e| e.to_string())?)
+fn bare_client(tcp: TcpStream, min: Version, max: Version) -> io::Result<Version> {
+    bare_talk(bare::client(tcp, min..=max)?)
 }
 
 /// A byte each way, and the version.
-fn bare_talk(mut stream: SslStream<TcpStream>) -> Result<String, String> {
-    stream.write_all(b"!").map_err(|e| e.to_string())?;
-    stream.read_exact(&mut [0]).map_err(|e| e.to_string())?;
-    Ok(stream.ssl().version_str().to_string())
+fn bare_talk(mut stream: Bare<TcpStream>) -> io::Result<Version> {
+    stream.write_all(b"!")?;
+    stream.read_exact(&mut [0])?;
+    Ok(stream.version())
 }
 
-fn openssl_name(version: Version) -> &'static str {
-    match version {
-        Version::Tls1_0 => "TLSv1",
-        Version::Tls1_1 => "TLSv1.1",
-        Version::Tls1_2 => "TLSv1.2",
-        _ => "TLSv1.3",
-    }
-}
-
-/// Whether the OpenSSL of this machine speaks it, asked without our crate.
+/// Whether the bare library speaks it, asked without our crate.
 fn library_speaks(version: Version) -> bool {
     let (c, s) = tcp_pair();
     thread::scope(|t| {
@@ -118,7 +84,7 @@ fn bounds_of_context_and_file_are_kept() {
         return println!("{engine:?} was not built: no other engine tells the version");
     }
     let spoken: Vec<Version> = ALL.into_iter().filter(|v| library_speaks(*v)).collect();
-    println!("this OpenSSL speaks {spoken:?}");
+    println!("{LIBRARY} here speaks {spoken:?}");
     assert!(spoken.contains(&Version::Tls1_2) && spoken.contains(&Version::Tls1_3));
     within(LONG * 3, move || {
         let wide_client = client_builder(engine).min_version(spoken[0]).build().expect("context");
@@ -158,13 +124,13 @@ fn bounds_of_context_and_file_are_kept() {
     });
 }
 
-/// Against bare OpenSSL, which tells what was spoken, each engine in each role keeps to one version.
+/// Against a bare library, which tells what was spoken, each engine in each role keeps to one version.
 #[test]
 fn each_engine_speaks_what_it_is_told_to() {
     for engine in engines() {
         for version in ALL {
             if !library_speaks(version) {
-                println!("this OpenSSL does not speak {version}");
+                println!("{LIBRARY} here does not speak {version}");
                 continue;
             }
             within(LONG, move || {
@@ -191,7 +157,7 @@ fn as_client(engine: Engine, version: Version) {
         let server = thread::spawn(move || bare_server(s, Version::Tls1_0, Version::Tls1_3));
         match talk(options.client(NAME), c, &context) {
             Ok(file) => {
-                assert_eq!(server.join().expect("server").expect("server"), openssl_name(version));
+                assert_eq!(server.join().expect("server").expect("server"), version);
                 if engine == Engine::OpenSsl {
                     assert_eq!(file.version(), Some(version));
                 }
@@ -225,7 +191,7 @@ fn as_server(engine: Engine, version: Version) {
         match talk(options.server(), s, &context) {
             Ok(file) => {
                 assert!(!beyond, "{engine:?} served {version}");
-                assert_eq!(client.join().expect("client").expect("client"), openssl_name(version));
+                assert_eq!(client.join().expect("client").expect("client"), version);
                 if engine == Engine::OpenSsl {
                     assert_eq!(file.version(), Some(version));
                 }
@@ -349,10 +315,10 @@ fn tls_1_2_up_is_the_default() {
     }
 }
 
-fn check_default(engine: Engine, version: Version, ours: io::Result<SslFile>, theirs: Result<String, String>) {
+fn check_default(engine: Engine, version: Version, ours: io::Result<SslFile>, theirs: io::Result<Version>) {
     if version >= Version::Tls1_2 {
         ours.unwrap_or_else(|e| panic!("{engine:?} {version}: {e}"));
-        assert_eq!(theirs.as_deref(), Ok(openssl_name(version)));
+        assert_eq!(theirs.expect("theirs"), version);
     } else {
         assert_handshake_error(&ours.expect_err("an old version"));
         assert!(theirs.is_err());

@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
-use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode, SslVersion};
 
-use crate::certs::NAME;
+use tls::{Connector, Stream};
 
 pub struct Load {
     connections: Vec<Connection>,
@@ -20,7 +19,7 @@ pub struct Load {
 }
 
 struct Connection {
-    tls: SslStream<TcpStream>,
+    tls: Stream,
     /// The echo is not there yet.
     waits: bool,
     sent: usize,
@@ -53,7 +52,7 @@ impl Load {
     ///
     /// What native-tls accepts decides for all: TLS 1.2, ECDHE-ECDSA-AES256-GCM-SHA384.
     pub fn open(addr: SocketAddr, connections: usize) -> io::Result<Load> {
-        let connector = connector()?;
+        let connector = Connector::new()?;
         let connections =
             (0..connections).map(|_| Connection::open(addr, &connector)).collect::<io::Result<Vec<_>>>()?;
         let poll = Poll::new()?;
@@ -72,11 +71,11 @@ impl Load {
 
     /// Connections one after the other, each with one echo of 64 bytes, and how long that took.
     pub fn visit(addr: SocketAddr, visits: u64) -> io::Result<Duration> {
-        let connector = connector()?;
+        let connector = Connector::new()?;
         let start = Instant::now();
         for _ in 0..visits {
             // What comes of close_notify is not ours to know.
-            let _ = Connection::open(addr, &connector)?.tls.shutdown();
+            tls::close(&mut Connection::open(addr, &connector)?.tls);
         }
         Ok(start.elapsed())
     }
@@ -179,17 +178,17 @@ impl Drop for Load {
     /// With close_notify, so that no server has a failure to report.
     fn drop(&mut self) {
         for connection in &mut self.connections {
-            let _ = connection.tls.shutdown();
+            tls::close(&mut connection.tls);
         }
     }
 }
 
 impl Connection {
-    fn open(addr: SocketAddr, connector: &SslConnector) -> io::Result<Connection> {
+    fn open(addr: SocketAddr, connector: &Connector) -> io::Result<Connection> {
         let tcp = TcpStream::connect(addr)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(PATIENCE))?;
-        let mut tls = connector.connect(NAME, tcp).map_err(|e| io::Error::other(e.to_string()))?;
+        let mut tls = connector.connect(tcp)?;
         tls.write_all(&[b'w'; 64])?;
         tls.read_exact(&mut [0; 64])?;
         tls.get_ref().set_nonblocking(true)?;
@@ -209,12 +208,123 @@ impl Connection {
 }
 
 /// Each server has a certificate of its own, which is not what is measured.
-fn connector() -> io::Result<SslConnector> {
-    let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-    builder.set_verify(SslVerifyMode::NONE);
-    builder.set_max_proto_version(Some(SslVersion::TLS1_2))?;
-    builder.set_cipher_list("ECDHE-ECDSA-AES256-GCM-SHA384")?;
-    // One call for a record, not two.
-    builder.set_read_ahead(true);
-    Ok(builder.build())
+#[cfg(feature = "openssl")]
+mod tls {
+    use std::io;
+    use std::net::TcpStream;
+
+    use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode, SslVersion};
+
+    use crate::certs::NAME;
+
+    pub type Stream = SslStream<TcpStream>;
+
+    pub struct Connector(SslConnector);
+
+    impl Connector {
+        pub fn new() -> io::Result<Connector> {
+            let mut builder = SslConnector::builder(SslMethod::tls_client())?;
+            builder.set_verify(SslVerifyMode::NONE);
+            builder.set_max_proto_version(Some(SslVersion::TLS1_2))?;
+            builder.set_cipher_list("ECDHE-ECDSA-AES256-GCM-SHA384")?;
+            // One call for a record, not two.
+            builder.set_read_ahead(true);
+            Ok(Connector(builder.build()))
+        }
+
+        pub fn connect(&self, tcp: TcpStream) -> io::Result<Stream> {
+            self.0.connect(NAME, tcp).map_err(|e| io::Error::other(e.to_string()))
+        }
+    }
+
+    pub fn close(stream: &mut Stream) {
+        let _ = stream.shutdown();
+    }
+}
+
+/// The same where OpenSSL is not to be had.
+#[cfg(not(feature = "openssl"))]
+mod tls {
+    use std::io;
+    use std::net::TcpStream;
+    use std::sync::Arc;
+
+    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+    use rustls::crypto::{ring, CryptoProvider};
+    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+    use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned};
+
+    use crate::certs::NAME;
+
+    pub type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+    pub struct Connector(Arc<ClientConfig>);
+
+    impl Connector {
+        pub fn new() -> io::Result<Connector> {
+            let provider = CryptoProvider {
+                cipher_suites: vec![ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384],
+                ..ring::default_provider()
+            };
+            let config = ClientConfig::builder_with_provider(Arc::new(provider))
+                .with_protocol_versions(&[&rustls::version::TLS12])
+                .map_err(io::Error::other)?
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(Unchecked))
+                .with_no_client_auth();
+            Ok(Connector(Arc::new(config)))
+        }
+
+        pub fn connect(&self, mut tcp: TcpStream) -> io::Result<Stream> {
+            let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
+            let mut tls = ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
+            while tls.is_handshaking() {
+                tls.complete_io(&mut tcp)?;
+            }
+            Ok(StreamOwned::new(tls, tcp))
+        }
+    }
+
+    pub fn close(stream: &mut Stream) {
+        stream.conn.send_close_notify();
+        let _ = stream.conn.write_tls(&mut stream.sock);
+    }
+
+    #[derive(Debug)]
+    struct Unchecked;
+
+    impl ServerCertVerifier for Unchecked {
+        fn verify_server_cert(
+            &self,
+            _: &CertificateDer<'_>,
+            _: &[CertificateDer<'_>],
+            _: &ServerName<'_>,
+            _: &[u8],
+            _: UnixTime,
+        ) -> Result<ServerCertVerified, Error> {
+            Ok(ServerCertVerified::assertion())
+        }
+
+        fn verify_tls12_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            _: &[u8],
+            _: &CertificateDer<'_>,
+            _: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Ok(HandshakeSignatureValid::assertion())
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
+        }
+    }
 }

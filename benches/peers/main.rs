@@ -11,7 +11,9 @@ mod ours;
 mod peer;
 mod pin;
 mod plain;
+#[cfg(feature = "native-tls")]
 mod raw_native;
+#[cfg(feature = "openssl")]
 mod raw_openssl;
 mod raw_rustls;
 mod report;
@@ -50,7 +52,7 @@ struct Args {
     /// Memory of echo servers for each idle connection
     #[arg(long, group = "mode")]
     memory: bool,
-    /// An echo server with 10,000 connections that speak now and then [default: --peers ours-openssl]
+    /// An echo server with 10,000 connections that speak now and then [default: --peers with the default engine]
     #[arg(long, group = "mode")]
     scale: bool,
     /// The example `terminator` beside stunnel and hitch, as far as they are installed
@@ -97,6 +99,10 @@ struct Args {
 }
 
 fn main() -> ExitCode {
+    if let Err(e) = leave_package_folder() {
+        eprintln!("error: {e}");
+        return ExitCode::FAILURE;
+    }
     // `cargo test` starts benches too, with arguments meant for tests: show in a moment that everything runs.
     let measures = env::args().any(|arg| ["--bench", "--one", "--serve"].contains(&&*arg));
     let done = if measures { run(Args::parse()) } else { smoke() };
@@ -161,7 +167,7 @@ fn run_servers(args: &Args) -> io::Result<()> {
         return scale::memory(&kinds, args.connections.unwrap_or(2000));
     }
     if args.scale {
-        let kinds = if args.peers.is_empty() { vec![Kind::find("ours-openssl")?] } else { kinds };
+        let kinds = if args.peers.is_empty() { vec![Kind::of_default_engine()?] } else { kinds };
         return scale::scale(&kinds, args.connections.unwrap_or(10_000), Duration::from_secs(5), 4);
     }
     let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 7 }).max(1);
@@ -262,6 +268,15 @@ fn smoke() -> io::Result<()> {
         scale::scale(&kinds, 5, Duration::from_millis(50), 2)?;
     }
     Ok(())
+}
+
+/// cargo starts it in the folder of its package; names of files are meant from the folder where cargo was called, which as a
+/// rule is the one above.
+fn leave_package_folder() -> io::Result<()> {
+    match env::var_os("CARGO_MANIFEST_DIR") {
+        Some(package) => env::set_current_dir(PathBuf::from(package).join("..")),
+        None => Ok(()),
+    }
 }
 
 /// Each handshake of a case has its two sockets from the beginning.

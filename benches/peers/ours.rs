@@ -43,9 +43,12 @@ fn context(engine: Engine, client: bool, resumption: bool) -> io::Result<Context
 
 /// The suite that all are measured with, except that native-tls has no say in it.
 fn pin(builder: ContextBuilder, engine: Engine) -> ContextBuilder {
+    let tls13 = |builder: ContextBuilder| builder.min_version(Version::Tls1_3).max_version(Version::Tls1_3);
     match engine {
         Engine::Native => builder,
-        _ => builder.min_version(Version::Tls1_3).max_version(Version::Tls1_3).ciphersuites("TLS_AES_256_GCM_SHA384"),
+        // It is the first that rustls offers, and the one it chooses.
+        Engine::Rustls => tls13(builder),
+        _ => tls13(builder).ciphersuites("TLS_AES_256_GCM_SHA384"),
     }
 }
 

@@ -5,7 +5,11 @@ use std::net::TcpStream;
 
 use sslfile::Engine;
 
-use crate::{ours, plain, raw_native, raw_openssl, raw_rustls};
+#[cfg(feature = "native-tls")]
+use crate::raw_native;
+#[cfg(feature = "openssl")]
+use crate::raw_openssl;
+use crate::{ours, plain, raw_rustls};
 
 pub type Reader = Box<dyn Read + Send>;
 pub type Writer = Box<dyn Write + Send>;
@@ -51,6 +55,7 @@ struct Entry {
 /// Pairs that are compared stand side by side, so that they are measured one after the other.
 const ENTRIES: &[Entry] = &[
     Entry { name: "plain", raw: None, make: plain::library, is_available: || true },
+    #[cfg(feature = "native-tls")]
     Entry { name: "native-tls", raw: None, make: raw_native::library, is_available: || true },
     Entry {
         name: "ours-native",
@@ -58,6 +63,7 @@ const ENTRIES: &[Entry] = &[
         make: || ours::library(Engine::Native),
         is_available: || Engine::Native.is_available(),
     },
+    #[cfg(feature = "openssl")]
     Entry { name: "openssl", raw: None, make: raw_openssl::library, is_available: || true },
     Entry {
         name: "ours-openssl",
@@ -66,6 +72,12 @@ const ENTRIES: &[Entry] = &[
         is_available: || Engine::OpenSsl.is_available(),
     },
     Entry { name: "rustls", raw: None, make: raw_rustls::library, is_available: || true },
+    Entry {
+        name: "ours-rustls",
+        raw: Some("rustls"),
+        make: || ours::library(Engine::Rustls),
+        is_available: || Engine::Rustls.is_available(),
+    },
 ];
 
 pub struct Peer {

@@ -13,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::certs::certs;
 use crate::pin::{self, Pin};
-use crate::{raw_native, raw_rustls};
+#[cfg(feature = "native-tls")]
+use crate::raw_native;
+use crate::raw_rustls;
 
 /// A kind of server. It serves for ever, and a connection's buffer, where it needs one, has the given size.
 pub struct Kind {
@@ -26,6 +28,7 @@ pub struct Kind {
 
 /// Those that are compared stand side by side.
 const KINDS: &[Kind] = &[
+    #[cfg(feature = "native-tls")]
     Kind { name: "tokio-native-tls", raw: None, serve: tokio_native_tls, engine: None },
     Kind {
         name: "ours-native",
@@ -40,6 +43,12 @@ const KINDS: &[Kind] = &[
         engine: Some(Engine::OpenSsl),
     },
     Kind { name: "tokio-rustls", raw: None, serve: tokio_rustls, engine: None },
+    Kind {
+        name: "ours-rustls",
+        raw: Some("tokio-rustls"),
+        serve: |listener, _| ours(listener, Engine::Rustls),
+        engine: Some(Engine::Rustls),
+    },
 ];
 
 /// No TLS at all: what TLS terminators stand in front of.
@@ -57,6 +66,12 @@ impl Kind {
             let text = format!("no server {name:?}; there are {}", names.join(", "));
             io::Error::new(io::ErrorKind::InvalidInput, text)
         })
+    }
+
+    pub fn of_default_engine() -> io::Result<&'static Kind> {
+        let default = Engine::available().first().copied();
+        let kind = Kind::all().into_iter().find(|kind| kind.engine.is_some() && kind.engine == default);
+        kind.ok_or_else(|| io::Error::other("no engine was built"))
     }
 }
 
@@ -166,6 +181,7 @@ fn plain(listener: TcpListener, buffer: usize) -> io::Result<()> {
     tokio_server(listener, move |tcp| echo(tcp, buffer))
 }
 
+#[cfg(feature = "native-tls")]
 fn tokio_native_tls(listener: TcpListener, buffer: usize) -> io::Result<()> {
     let acceptor = tokio_native_tls::TlsAcceptor::from(raw_native::acceptor().map_err(io::Error::other)?);
     tokio_server(listener, move |tcp| {

@@ -319,9 +319,7 @@ fn the_last_handle_dropped_inside_a_callback_ends_the_connection() {
         assert!(backend.is_empty(), "{backend:?}");
         assert!(gone.upgrade().is_none(), "the callbacks are still there");
         let mut got = Vec::new();
-        peer.read_to_end(&mut got).expect("read");
-        let clean = peer.get_shutdown().contains(openssl::ssl::ShutdownState::RECEIVED);
-        assert!(clean, "no close_notify");
+        peer.read_to_end(&mut got).expect("close_notify");
         assert_eq!(got, b"");
         settle(&backend);
         assert_eq!(log.all(), calls, "called after the drop");

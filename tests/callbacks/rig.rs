@@ -1,17 +1,16 @@
-//! A backend, a file in it with callbacks that write down what they are told, and a bare OpenSSL peer on a thread.
+//! A backend, a file in it with callbacks that write down what they are told, and a bare peer on a thread.
 
-use std::fmt::Debug;
-use std::io::{self, ErrorKind, Read, Write};
+use std::io::{self, ErrorKind};
 use std::net::TcpStream;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use openssl::ssl::{Ssl, SslAcceptor, SslConnector, SslMethod, SslStream, SslVerifyMode};
-use sslfile::{Backend, Callbacks, Engine, Handshake, Role, SslFile, SslOptions, Stream};
+use sslfile::{Backend, Callbacks, Engine, Handshake, Role, SslFile, SslOptions, Stream, Version};
 
-use crate::common::{certs, client_context, engines, server_context, tcp_pair, within, LONG, NAME};
+use crate::common::bare::{self, Bare};
+use crate::common::{client_context, engines, server_context, tcp_pair, within, LONG, NAME};
 
 /// Long enough that what would be called has been called.
 const QUIET: Duration = Duration::from_millis(60);
@@ -168,33 +167,16 @@ pub fn panics(f: impl FnOnce()) -> bool {
     catch_unwind(AssertUnwindSafe(f)).is_err()
 }
 
-/// Bare OpenSSL.
-pub type Peer = SslStream<TcpStream>;
-
-pub fn bare_server<S: Read + Write + Debug>(stream: S) -> SslStream<S> {
-    let pair = &certs().ecdsa;
-    let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("acceptor");
-    let key = openssl::pkey::PKey::private_key_from_pem(pair.key.as_bytes()).expect("key");
-    let chain = openssl::x509::X509::stack_from_pem(pair.chain.as_bytes()).expect("chain");
-    acceptor.set_certificate(&chain[0]).expect("certificate");
-    acceptor.set_private_key(&key).expect("key");
-    acceptor.build().accept(stream).expect("accept")
-}
+pub type Peer = Bare<TcpStream>;
 
 pub fn bare_client(tcp: TcpStream) -> Peer {
-    let mut connector = SslConnector::builder(SslMethod::tls()).expect("connector");
-    connector.set_verify(SslVerifyMode::NONE);
-    let ssl: Ssl =
-        connector.build().configure().and_then(|c| c.verify_hostname(false).into_ssl(NAME)).expect("configuration");
-    let mut stream = SslStream::new(ssl, tcp).expect("stream");
-    stream.connect().expect("connect");
-    stream
+    bare::client(tcp, Version::Tls1_2..=Version::Tls1_3).expect("connect")
 }
 
 /// A bare peer that shakes hands on a thread of its own.
 pub fn shaking_peer(role_of_file: Role, tcp: TcpStream) -> JoinHandle<Peer> {
     thread::spawn(move || match role_of_file {
-        Role::Client => bare_server(tcp),
+        Role::Client => bare::server(tcp, Version::Tls1_2..=Version::Tls1_3).expect("accept"),
         Role::Server => bare_client(tcp),
     })
 }

@@ -1,6 +1,10 @@
 //! What the tests share: certificates made on the spot, contexts per engine, connected streams, a watchdog.
 #![allow(dead_code)]
 
+#[cfg_attr(feature = "openssl", path = "bare_openssl.rs")]
+#[cfg_attr(not(feature = "openssl"), path = "bare_rustls.rs")]
+pub mod bare;
+
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
@@ -47,12 +51,11 @@ pub fn certs() -> &'static Certs {
     CERTS.get_or_init(make_certs)
 }
 
-/// A fresh RSA-2048 key as PKCS#8 PEM.
-pub fn rsa_key_pem() -> String {
-    let rsa = openssl::rsa::Rsa::generate(2048).expect("rsa key");
-    let key = openssl::pkey::PKey::from_rsa(rsa).expect("rsa key");
-    String::from_utf8(key.private_key_to_pem_pkcs8().expect("rsa pem")).expect("utf-8")
-}
+/// An RSA-2048 key as PKCS#8 PEM, the same in each run: not every library here can make one. The files beside it are its
+/// other wrappings.
+pub const RSA_KEY: &str = include_str!("keys/rsa.pem");
+/// A P-256 key as PKCS#8 PEM, likewise.
+pub const ECDSA_KEY: &str = include_str!("keys/ecdsa.pem");
 
 fn leaf_params(names: &[&str]) -> CertificateParams {
     let names: Vec<String> = names.iter().map(|n| n.to_string()).collect();
@@ -76,11 +79,10 @@ fn make_certs() -> Certs {
         key: key.serialize_pem(),
     };
     let names = [NAME, "127.0.0.1", "::1"];
-    let rsa = rsa_key_pem();
     let lone = KeyPair::generate().expect("key");
     Certs {
-        ecdsa: sign(&names, KeyPair::generate().expect("key")),
-        rsa: sign(&names, KeyPair::from_pem(&rsa).expect("rsa")),
+        ecdsa: sign(&names, KeyPair::from_pem(ECDSA_KEY).expect("key")),
+        rsa: sign(&names, KeyPair::from_pem(RSA_KEY).expect("rsa")),
         other_name: sign(&["wrong.example"], KeyPair::generate().expect("key")),
         client: sign(&["client.example"], KeyPair::generate().expect("key")),
         self_signed: Pair {

@@ -12,7 +12,7 @@ use std::{env, fs};
 use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
 use tempfile::TempDir;
 
-use crate::common::{certs, rsa_key_pem, within, Pair, NAME};
+use crate::common::{certs, within, Pair, NAME, RSA_KEY};
 
 /// For one step: a process that starts, a connection that opens. Generous, since the machine may be busy.
 pub const STEP: Duration = Duration::from_secs(30);
@@ -299,15 +299,14 @@ impl Files {
 fn rsa_certs() -> &'static (Pair, String) {
     static CERTS: OnceLock<(Pair, String)> = OnceLock::new();
     CERTS.get_or_init(|| {
-        let rsa_key = || KeyPair::from_pem(&rsa_key_pem()).expect("rsa key");
-        let root_key = rsa_key();
+        let root_key = KeyPair::from_pem(include_str!("../common/keys/rsa-root.pem")).expect("rsa key");
         let mut root = CertificateParams::new(Vec::<String>::new()).expect("root");
         root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         root.distinguished_name.push(DnType::CommonName, "sslfile test RSA root");
         root.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let root_pem = root.self_signed(&root_key).expect("root").pem();
         let issuer = Issuer::new(root, root_key);
-        let key = rsa_key();
+        let key = KeyPair::from_pem(RSA_KEY).expect("rsa key");
         let mut leaf = CertificateParams::new(vec![NAME.to_string(), "127.0.0.1".to_string()]).expect("leaf");
         leaf.distinguished_name.push(DnType::CommonName, NAME);
         let leaf = leaf.signed_by(&key, &issuer).expect("leaf").pem();

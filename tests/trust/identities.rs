@@ -4,45 +4,40 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 
-use openssl::pkcs12::Pkcs12;
-use openssl::pkey::{PKey, Private};
-use openssl::stack::Stack;
-use openssl::symm::Cipher;
-use openssl::x509::X509;
-use sslfile::{Certificate, Context, Engine, Identity};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
+use sslfile::{Certificate, Context, Identity};
 
 use crate::common::{certs, client_context, engines, within, Pair, LONG, NAME};
 use crate::{assert_says, shake};
 
-fn key_of(pair: &Pair) -> PKey<Private> {
-    PKey::private_key_from_pem(pair.key.as_bytes()).expect("key")
-}
-
-fn text(pem: Vec<u8>) -> String {
-    String::from_utf8(pem).expect("PEM")
-}
-
-fn pkcs1(pair: &Pair) -> String {
-    text(key_of(pair).rsa().expect("rsa").private_key_to_pem().expect("pem"))
-}
-
-fn sec1(pair: &Pair) -> String {
-    text(key_of(pair).ec_key().expect("ec").private_key_to_pem().expect("pem"))
-}
+// The keys of `certs().rsa` and `certs().ecdsa` as `openssl rsa -traditional`, `openssl ec` and `openssl pkcs8` write them,
+// encrypted with the password "secret".
+const PKCS1: &str = include_str!("../common/keys/rsa.pkcs1.pem");
+const SEC1: &str = include_str!("../common/keys/ecdsa.sec1.pem");
+const ENCRYPTED_PKCS8: &str = include_str!("../common/keys/rsa.pkcs8.encrypted.pem");
+const ENCRYPTED_PKCS1: &str = include_str!("../common/keys/rsa.pkcs1.encrypted.pem");
+const ENCRYPTED_SEC1: &str = include_str!("../common/keys/ecdsa.sec1.encrypted.pem");
 
 /// As `openssl ecparam -genkey` writes it: the curve (prime256v1) in a block of its own before the key.
-fn sec1_with_parameters(pair: &Pair) -> String {
-    format!("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n{}", sec1(pair))
+fn sec1_with_parameters() -> String {
+    format!("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n{SEC1}")
 }
 
+#[cfg(feature = "openssl")]
 fn pkcs12(pair: &Pair, password: &str) -> Vec<u8> {
+    use openssl::pkcs12::Pkcs12;
+    use openssl::pkey::PKey;
+    use openssl::stack::Stack;
+    use openssl::x509::X509;
+    let key = PKey::private_key_from_pem(pair.key.as_bytes()).expect("key");
     let chain = X509::stack_from_pem(pair.chain.as_bytes()).expect("chain");
     let mut rest = Stack::new().expect("stack");
     for certificate in &chain[1..] {
         rest.push(certificate.clone()).expect("stack");
     }
     let mut builder = Pkcs12::builder();
-    builder.name("test").pkey(&key_of(pair)).cert(&chain[0]).ca(rest);
+    builder.name("test").pkey(&key).cert(&chain[0]).ca(rest);
     builder.build2(password).expect("archive").to_der().expect("archive")
 }
 
@@ -76,27 +71,29 @@ fn pkcs8_keys_serve() {
 #[test]
 fn pkcs1_keys_serve() {
     let pair = &certs().rsa;
-    let key = pkcs1(pair);
-    assert!(key.starts_with("-----BEGIN RSA PRIVATE KEY-----"));
-    assert_serves(from_texts(&pair.chain, &key), pair);
+    assert!(PKCS1.starts_with("-----BEGIN RSA PRIVATE KEY-----"));
+    assert_serves(from_texts(&pair.chain, PKCS1), pair);
 }
 
 #[test]
 fn sec1_keys_serve() {
     let pair = &certs().ecdsa;
-    let key = sec1(pair);
-    assert!(key.starts_with("-----BEGIN EC PRIVATE KEY-----"));
-    assert_serves(from_texts(&pair.chain, &key), pair);
-    assert_serves(from_texts(&pair.chain, &sec1_with_parameters(pair)), pair);
+    assert!(SEC1.starts_with("-----BEGIN EC PRIVATE KEY-----"));
+    assert_serves(from_texts(&pair.chain, SEC1), pair);
+    assert_serves(from_texts(&pair.chain, &sec1_with_parameters()), pair);
 }
 
+#[cfg(not(feature = "openssl"))]
+#[test]
+fn pkcs12_archives_are_unsupported_without_openssl() {
+    let error = Identity::from_pkcs12(b"an archive", "secret").expect_err("unsupported");
+    assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+    assert_says(&error, &["PKCS#12", "openssl"]);
+}
+
+#[cfg(feature = "openssl")]
 #[test]
 fn pkcs12_archives_serve() {
-    if !Engine::OpenSsl.is_available() {
-        let error = Identity::from_pkcs12(&pkcs12(&certs().ecdsa, "secret"), "secret").expect_err("unsupported");
-        assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
-        return assert_says(&error, &["PKCS#12", "openssl"]);
-    }
     for pair in [&certs().ecdsa, &certs().rsa] {
         for password in ["secret", ""] {
             assert_serves(Identity::from_pkcs12(&pkcs12(pair, password), password), pair);
@@ -184,22 +181,14 @@ fn bad_pairs_are_named_with_file_block_and_reason() {
 fn encrypted_keys_are_told_from_broken_ones() {
     let folder = Folder::new();
     let bad = ErrorKind::InvalidInput;
-    let (cipher, word) = (Cipher::aes_128_cbc(), b"secret");
-    let pair = &certs().rsa;
-    let chain = folder.file("chain.pem", &pair.chain);
-    let pkcs8 = key_of(pair).private_key_to_pem_pkcs8_passphrase(cipher, word).expect("pem");
-    let file = folder.file("pkcs8.pem", &text(pkcs8));
+    let chain = folder.file("chain.pem", &certs().rsa.chain);
+    let file = folder.file("pkcs8.pem", ENCRYPTED_PKCS8);
     assert_bad(&chain, &file, bad, &["pkcs8.pem", "ENCRYPTED PRIVATE KEY", "the key is encrypted"]);
-    let rsa = key_of(pair).rsa().expect("rsa");
-    let old = rsa.private_key_to_pem_passphrase(cipher, word).expect("pem");
-    let file = folder.file("old.pem", &text(old));
+    let file = folder.file("old.pem", ENCRYPTED_PKCS1);
     assert_bad(&chain, &file, bad, &["old.pem", "RSA PRIVATE KEY", "encrypted"]);
 
-    let pair = &certs().ecdsa;
-    let chain = folder.file("chain.pem", &pair.chain);
-    let ec = key_of(pair).ec_key().expect("ec");
-    let old = ec.private_key_to_pem_passphrase(cipher, word).expect("pem");
-    let file = folder.file("old-ec.pem", &text(old));
+    let chain = folder.file("chain.pem", &certs().ecdsa.chain);
+    let file = folder.file("old-ec.pem", ENCRYPTED_SEC1);
     assert_bad(&chain, &file, bad, &["old-ec.pem", "EC PRIVATE KEY", "encrypted"]);
 }
 
@@ -228,11 +217,9 @@ fn broken_blocks_are_named() {
     assert_bad(&chain, &file, bad, &["cut-key.pem"]);
 }
 
+#[cfg(feature = "openssl")]
 #[test]
 fn bad_archives_are_told_apart() {
-    if !Engine::OpenSsl.is_available() {
-        return println!("no engine here reads PKCS#12: nothing to tell apart");
-    }
     let archive = pkcs12(&certs().ecdsa, "secret");
     for wrong in ["", "Secret", "secret "] {
         let error = Identity::from_pkcs12(&archive, wrong).expect_err("a wrong password");
@@ -256,8 +243,8 @@ fn certificates_from_pem_and_der() {
     assert_ne!(first, all[1]);
     let again = Certificate::from_der(&first.to_der()).expect("leaf");
     assert_eq!(again, first);
-    let known = X509::from_pem(chain.as_bytes()).expect("leaf").to_der().expect("der");
-    assert_eq!(first.to_der(), known);
+    let known = CertificateDer::from_pem_slice(chain.as_bytes()).expect("leaf");
+    assert_eq!(first.to_der(), known.as_ref());
 
     for (bad, word) in [("", "empty"), ("prose", "no PEM block"), (certs().ecdsa.key.as_str(), "CERTIFICATE")] {
         let error = Certificate::from_pem(bad.as_bytes()).expect_err("no certificate");
@@ -282,7 +269,7 @@ fn secrets_are_not_shown() {
         assert!(!shown.contains(line), "{shown}");
         assert!(!told.contains(line), "{told}");
     }
-    let der = key_of(pair).private_key_to_pkcs8().expect("der");
-    let listed = format!("{:?}", &der[..40]);
+    let der = PrivatePkcs8KeyDer::from_pem_slice(pair.key.as_bytes()).expect("der");
+    let listed = format!("{:?}", &der.secret_pkcs8_der()[..40]);
     assert!(!shown.contains(listed.trim_matches(['[', ']'])), "{shown}");
 }

@@ -4,7 +4,7 @@ use std::fs;
 use std::io::{ErrorKind, Read, Write};
 use std::thread;
 
-use openssl::hash::{hash, MessageDigest};
+use ring::digest::{digest, SHA256};
 use sslfile::{Certificate, ClientAuth, Context, ContextBuilder, Engine, ErrorKind as Kind, SslFile, Version};
 
 use crate::authority::Authority;
@@ -163,7 +163,7 @@ fn tls_server_end_point_is_equal_on_both_ends() {
                     let (c, s) = shake(&client_context(client), NAME, &server, false).files();
                     let leaf = Certificate::from_pem(pair.chain.as_bytes()).expect("leaf").to_der();
                     // The test CA signs with SHA-256.
-                    let expected = hash(MessageDigest::sha256(), &leaf).expect("hash").to_vec();
+                    let expected = digest(&SHA256, &leaf).as_ref().to_vec();
                     assert_eq!(c.tls_server_end_point(), Some(expected.clone()));
                     assert_eq!(s.tls_server_end_point(), Some(expected));
                 }
