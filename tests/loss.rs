@@ -25,7 +25,23 @@ fn bare_server<S: Read + Write>(stream: S, version: Version) -> Bare<S> {
 
 /// A file as client of a bare server.
 fn client_of(engine: Engine, version: Version, options: SslOptions) -> (SslFile, Bare<TcpStream>) {
+    client_on(tcp_pair(), engine, version, options)
+}
+
+/// The same between small buffers of fixed size: the system takes little, and does not begin to take more while one waits.
+fn narrow_client_of(engine: Engine, version: Version, options: SslOptions) -> (SslFile, Bare<TcpStream>) {
     let (c, s) = tcp_pair();
+    socket2::SockRef::from(&c).set_send_buffer_size(16 << 10).expect("buffer");
+    socket2::SockRef::from(&s).set_recv_buffer_size(16 << 10).expect("buffer");
+    client_on((c, s), engine, version, options)
+}
+
+fn client_on(
+    (c, s): (TcpStream, TcpStream),
+    engine: Engine,
+    version: Version,
+    options: SslOptions,
+) -> (SslFile, Bare<TcpStream>) {
     thread::scope(|t| {
         let server = t.spawn(move || bare_server(s, version));
         let file = options.client(NAME).open(c, &client_context(engine)).expect("client");
@@ -401,7 +417,7 @@ fn peer_that_never_reads_makes_close_time_out() {
     const WAIT: Duration = Duration::from_millis(400);
     for_every_client(|engine, version, nonblocking| {
         let options = SslFile::options().nonblocking(nonblocking).close_timeout(WAIT);
-        let (file, server) = client_of(engine, version, options);
+        let (file, server) = narrow_client_of(engine, version, options);
         stuff(&file);
         let start = Instant::now();
         let error = again(&file, || file.close()).expect_err("something was lost");
@@ -421,22 +437,9 @@ fn peer_that_never_reads_makes_close_time_out() {
 fn slow_but_steady_reader_makes_no_close_time_out() {
     const WAIT: Duration = Duration::from_millis(1500);
     let test = |engine, nonblocking| {
-        let version = Version::Tls1_3;
-        let (c, s) = tcp_pair();
-        // Small buffers, so that progress shows at our end whenever the reader takes something.
-        socket2::SockRef::from(&c).set_send_buffer_size(16 << 10).expect("buffer");
-        socket2::SockRef::from(&s).set_recv_buffer_size(16 << 10).expect("buffer");
-        let (file, mut server) = thread::scope(|t| {
-            let server = t.spawn(move || bare_server(s, version));
-            let file = SslFile::options()
-                .client(NAME)
-                .nonblocking(nonblocking)
-                .close_timeout(WAIT)
-                .open(c, &client_context(engine))
-                .expect("client");
-            again(&file, || file.handshake()).expect("handshake");
-            (file, server.join().expect("server"))
-        });
+        let options = SslFile::options().nonblocking(nonblocking).close_timeout(WAIT);
+        // Between small buffers progress shows at our end whenever the reader takes something.
+        let (file, mut server) = narrow_client_of(engine, Version::Tls1_3, options);
         let total = stuff(&file);
         assert!(file.unsent() > 200 << 10, "{} bytes unsent", file.unsent());
         thread::scope(|t| {
@@ -479,7 +482,7 @@ fn close_timeout_zero_does_not_wait() {
         }
         assert!(fastest < Duration::from_millis(500), "waited {fastest:?}");
 
-        let (file, server) = client_of(engine, version, options());
+        let (file, server) = narrow_client_of(engine, version, options());
         stuff(&file);
         let error = again(&file, || file.close()).expect_err("something was lost");
         assert_eq!(error.kind(), ErrorKind::TimedOut, "{error}");
