@@ -5,8 +5,9 @@ use std::io::{self, Read, Write};
 use std::ops::RangeInclusive;
 
 use openssl::pkey::PKey;
-use openssl::ssl::{ErrorCode, Ssl, SslAcceptor, SslConnector, SslContextBuilder, SslMethod, SslStream, SslVersion};
-use openssl::x509::store::X509StoreBuilder;
+use openssl::ssl::{
+    ErrorCode, Ssl, SslAcceptor, SslConnector, SslContextBuilder, SslMethod, SslStream, SslVerifyMode, SslVersion,
+};
 use openssl::x509::X509;
 use sslfile::Version;
 
@@ -31,13 +32,11 @@ pub fn server<S: Read + Write>(stream: S, versions: RangeInclusive<Version>) -> 
     Ok(Bare(stream))
 }
 
-/// Trusts the test CA and expects `NAME`.
+/// Asks for `NAME`, and checks nothing: the other end may be a process with a CA of its own.
 pub fn client<S: Read + Write>(stream: S, versions: RangeInclusive<Version>) -> io::Result<Bare<S>> {
     let mut connector = SslConnector::builder(SslMethod::tls())?;
     set_versions(&mut connector, versions)?;
-    let mut roots = X509StoreBuilder::new()?;
-    roots.add_cert(X509::from_pem(certs().ca_pem.as_bytes())?)?;
-    connector.set_cert_store(roots.build());
+    connector.set_verify(SslVerifyMode::NONE);
     let mut stream = SslStream::new(connector.build().configure()?.into_ssl(NAME)?, stream)?;
     stream.connect().map_err(failed)?;
     Ok(Bare(stream))
