@@ -9,6 +9,8 @@ mod alert;
 mod backend;
 mod callbacks;
 mod certificate;
+#[cfg(feature = "x509")]
+mod certificate_info;
 mod connection;
 mod context;
 mod der;
@@ -26,6 +28,8 @@ pub use alert::Alert;
 pub use backend::{Backend, CallOut};
 pub use callbacks::Callbacks;
 pub use certificate::Certificate;
+#[cfg(feature = "x509")]
+pub use certificate_info::{CertificateInfo, KeyType, SubjectAltName};
 pub use connection::{Connection, Traffic};
 pub use context::{Context, ContextBuilder};
 pub use engine::Engine;
