@@ -188,7 +188,7 @@ impl ParseDate for str {
 #[test]
 fn it_says_what_openssl_says_of_certificates_made_by_rcgen() {
     run(find(&["openssl"]), |bench, tool: PathBuf| {
-        let rsa = KeyPair::from_pem(&common::rsa_key_pem()).expect("key");
+        let rsa = KeyPair::from_pem(common::RSA_KEY).expect("key");
         let p384 = KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).expect("key");
         let ed25519 = KeyPair::generate_for(&rcgen::PKCS_ED25519).expect("key");
         for key in [&ec_key(), &p384, &ed25519, &rsa] {

@@ -129,3 +129,10 @@ fn whatever_is_loaded_is_taken_or_refused() {
     let loaded: usize = over(1_500, inputs, loading::loading).iter().sum();
     assert!(loaded > 100, "{loaded}");
 }
+
+/// Found by the target `client`: with the header alone given to the library, the rest passed for the header of a record that never
+/// came.
+#[test]
+fn a_record_of_an_unknown_type_is_refused_however_it_is_split() {
+    one_end::client(include_bytes!("../fuzz/seeds/client/unknown_type"));
+}

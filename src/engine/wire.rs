@@ -35,9 +35,10 @@ impl Wire {
     pub fn admit_record(&mut self) -> bool {
         let rest = &self.incoming.as_slice()[self.held..];
         self.admitted = match *rest {
-            [kind, _, _, high, low, ..] => {
+            [kind, major, _, high, low, ..] => {
                 let length = usize::from(u16::from_be_bytes([high, low]));
-                let is_record = (20..=24).contains(&kind) && length <= LONGEST;
+                // One of unknown type, for the library to refuse, is no less a record for coming in pieces.
+                let is_record = ((20..=24).contains(&kind) || major == 3) && length <= LONGEST;
                 match is_record {
                     true if rest.len() < HEADER + length => 0,
                     true => HEADER + length,
@@ -60,6 +61,15 @@ impl Wire {
 
     pub fn records_sent(&self) -> u64 {
         self.sent.whole
+    }
+
+    /// Changes the alert that was just put here in the clear.
+    #[cfg(feature = "rustls")]
+    pub fn amend_alert(&mut self, number: u8) {
+        if let Some(last) = self.outgoing.as_mut_slice().last_mut().filter(|_| self.alert_sent.is_some()) {
+            *last = number;
+            self.alert_sent = Some(number);
+        }
     }
 
     /// Ciphertext for the peer.

@@ -243,6 +243,12 @@ impl<C: Unbuffered> RustlsSession<C> {
             wire.send(&[21, 3, 3, 0, 2, 2, alert]);
         }
         let has_alerted = wire.outgoing.len() > before;
+        // TLS 1.2 has no certificate_required; its peers may not know it (RFC 5246, section 7.4.6).
+        const CERTIFICATE_REQUIRED: u8 = 116;
+        const HANDSHAKE_FAILURE: u8 = 40;
+        if has_alerted && self.version() == Some(Version::Tls1_2) && wire.alert_sent == Some(CERTIFICATE_REQUIRED) {
+            wire.amend_alert(HANDSHAKE_FAILURE);
+        }
         let alert = match wire.alert_sent {
             None if has_alerted => alert_for(&e),
             alert => alert,
