@@ -11,8 +11,8 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::thread;
 
-use clap::Parser;
-use sslfile::{Backend, Callbacks, Certificate, Context, Identity, SslFile, SslListener};
+use clap::{Parser, ValueEnum};
+use sslfile::{Backend, Callbacks, Certificate, Context, Engine, Identity, SslFile, SslListener};
 
 /// What a client may leave unread before we read no more from it.
 const HIGH_WATER: usize = 64 * 1024;
@@ -29,6 +29,16 @@ struct Args {
     /// The private key, PEM.
     #[arg(long, value_name = "FILE", requires = "cert")]
     key: Option<PathBuf>,
+    /// The TLS library.
+    #[arg(long)]
+    engine: Option<Library>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Library {
+    Native,
+    Openssl,
+    Rustls,
 }
 
 fn main() -> io::Result<()> {
@@ -43,7 +53,15 @@ fn main() -> io::Result<()> {
         }
     };
     let listen = args.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
-    let listener = SslListener::bind(listen, &Context::server(identity)?)?;
+    let mut context = Context::builder().identity(identity);
+    if let Some(library) = args.engine {
+        context = context.engine(match library {
+            Library::Native => Engine::Native,
+            Library::Openssl => Engine::OpenSsl,
+            Library::Rustls => Engine::Rustls,
+        });
+    }
+    let listener = SslListener::bind(listen, &context.build()?)?;
     let backend = Backend::new()?;
     serve(&listener, &backend)?;
     let addr = listener.local_addr()?;
