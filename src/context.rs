@@ -150,9 +150,9 @@ impl ContextBuilder {
         self
     }
 
-    /// Asked on a server, in each full handshake, which certificate to show to this client; `None` leaves the choice to
+    /// Asked on a server, in each handshake, which certificate to show to this client; `None` leaves the choice to
     /// [`add_identity`](Self::add_identity) and [`identity`](Self::identity). Called in the thread that shakes hands,
-    /// which waits for it; must not use the file in question.
+    /// which waits for it; must not use the file in question. A panic in it refuses the client.
     pub fn choose_identity(mut self, f: impl Fn(&ClientHello<'_>) -> Option<Identity> + Send + Sync + 'static) -> Self {
         self.settings.choose_identity = Some(Hook(Arc::new(f)));
         self
@@ -232,7 +232,8 @@ impl ContextBuilder {
         self
     }
 
-    /// The groups for the key exchange, best first, separated by colons: "X25519:P-256". Default: the library's.
+    /// The groups for the key exchange, best first, separated by colons, by their names in RFC 8446, section 4.2.7, or in
+    /// OpenSSL, in any case of letters: "x25519:secp256r1", "X25519:P-256". Default: the library's.
     pub fn groups(mut self, list: &str) -> Self {
         self.settings.groups = Some(list.to_string());
         self
@@ -258,7 +259,8 @@ impl ContextBuilder {
         self
     }
 
-    /// How long a session may be resumed after it was made. Default: as long as the server said, or the library.
+    /// How long a session may be resumed after it was made. Default: as long as the server said, or the library. With
+    /// [`Engine::OpenSsl`] for clients only: the `openssl` crate cannot set it for servers, and opening one is `Unsupported`.
     pub fn session_lifetime(mut self, time: Duration) -> Self {
         self.settings.session_lifetime = Some(time);
         self
@@ -296,7 +298,7 @@ impl ContextBuilder {
     }
 
     /// Called with each line of the key log, without its newline. Called in the thread that shakes hands; must not use the
-    /// file in question.
+    /// file in question. A panic in it goes no further.
     pub fn key_log(mut self, f: impl Fn(&str) + Send + Sync + 'static) -> Self {
         self.settings.key_log = Some(Hook(Arc::new(f)));
         self
@@ -304,8 +306,10 @@ impl ContextBuilder {
 
     /// Accepts a peer only if this is the SHA-256 of a public key (the SubjectPublicKeyInfo in DER, as in RFC 7469, section
     /// 2.4) in the chain that was verified: the peer's own, an intermediate's or the root's. This comes on top of the usual
-    /// checks. May be called several times: one of the pins must fit. With
-    /// [`danger_accept_invalid_certs`](Self::danger_accept_invalid_certs) only the peer's own key counts.
+    /// checks, on clients and, for the certificates that clients show, on servers; what else a peer sends along does not count.
+    /// May be called several times: one of the pins must fit. With
+    /// [`danger_accept_invalid_certs`](Self::danger_accept_invalid_certs) only the peer's own key counts. A peer that is
+    /// refused gives [`ErrorKind::Certificate`](crate::ErrorKind::Certificate).
     ///
     /// `openssl x509 -in cert.pem -pubkey -noout | openssl pkey -pubin -outform der | openssl dgst -sha256`
     pub fn pin(mut self, sha256: [u8; 32]) -> Self {
@@ -313,9 +317,11 @@ impl ContextBuilder {
         self
     }
 
-    /// Asked about each peer that has passed all other checks; an `Err` refuses it with
+    /// Asked about each peer that has shown a certificate and passed all other checks (but with [`Engine::OpenSsl`] that of name
+    /// constraints, which comes last and may still refuse); an `Err` refuses it with
     /// [`ErrorKind::Certificate`](crate::ErrorKind::Certificate) and this text. Not asked when a session is resumed, whose peer has
-    /// been accepted before. Called in the thread that shakes hands; must not use the file in question.
+    /// been accepted before. Called in the thread that shakes hands; must not use the file in question. A panic in it refuses
+    /// the peer.
     pub fn verify(mut self, f: impl Fn(&PeerCertificates<'_>) -> Result<(), String> + Send + Sync + 'static) -> Self {
         self.settings.verify = Some(Hook(Arc::new(f)));
         self

@@ -61,6 +61,22 @@ pub(crate) fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
+/// The SubjectPublicKeyInfo of a certificate (RFC 5280, section 4.1), as it stands there.
+pub(crate) fn public_key_info(certificate: &[u8]) -> Option<&[u8]> {
+    const VERSION: u8 = 0xa0;
+    let (_, parts, _) = element(certificate)?;
+    let (_, mut fields, _) = element(parts)?;
+    if let (VERSION, _, rest) = element(fields)? {
+        fields = rest;
+    }
+    // serialNumber, signature, issuer, validity, subject
+    for _ in 0..5 {
+        fields = element(fields)?.2;
+    }
+    let (_, _, rest) = element(fields)?;
+    fields.get(..fields.len() - rest.len())
+}
+
 /// What a TLS library that does not compare a key with its certificate leaves to us.
 #[cfg(all(feature = "native-tls", not(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))))]
 pub(crate) mod pair {
@@ -81,19 +97,9 @@ pub(crate) mod pair {
         Some(oid == wanted_oid && public_part(private).is_none_or(|public| public == wanted))
     }
 
-    /// Algorithm and key of a certificate (RFC 5280, section 4.1).
+    /// Algorithm and key of a certificate.
     fn public_key(certificate: &[u8]) -> Option<(&[u8], &[u8])> {
-        const VERSION: u8 = 0xa0;
-        let (_, parts, _) = element(certificate)?;
-        let (_, mut fields, _) = element(parts)?;
-        if let (VERSION, _, rest) = element(fields)? {
-            fields = rest;
-        }
-        // serialNumber, signature, issuer, validity, subject
-        for _ in 0..5 {
-            fields = element(fields)?.2;
-        }
-        let (_, info, _) = element(fields)?;
+        let (_, info, _) = element(public_key_info(certificate)?)?;
         let (_, algorithm, rest) = element(info)?;
         let (_, bits, _) = element(rest)?;
         Some((algorithm, bits.split_first()?.1))

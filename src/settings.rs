@@ -1,5 +1,6 @@
 use std::fmt;
 use std::ops::Deref;
+use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,7 +56,8 @@ impl<'a> PeerCertificates<'a> {
         &self.chain[0]
     }
 
-    /// All it sent, its own first. Beyond the first they are just what the peer sent, and may have nothing to do with it.
+    /// All it sent, its own first. Beyond the first they are just what the peer sent, and may have nothing to do with it. On
+    /// servers of [`Engine::OpenSsl`](crate::Engine::OpenSsl) it is the chain that was verified, up to the root.
     pub fn chain(&self) -> &'a [Certificate] {
         self.chain
     }
@@ -85,6 +87,13 @@ impl<F: ?Sized> Deref for Hook<F> {
 
     fn deref(&self) -> &F {
         &self.0
+    }
+}
+
+impl<F: ?Sized> Hook<F> {
+    /// What the closure says; `None` if it panics, which must not go through the library that calls: C knows no panics.
+    pub fn ask<T>(&self, ask: impl FnOnce(&F) -> T) -> Option<T> {
+        catch_unwind(AssertUnwindSafe(|| ask(self))).ok()
     }
 }
 
@@ -134,7 +143,17 @@ pub(crate) struct Settings {
 impl Settings {
     /// Whether servers can be opened: there is a certificate to show.
     pub fn can_serve(&self) -> bool {
-        self.identity.is_some() || !self.named_identities.is_empty() || self.choose_identity.is_some()
+        self.identity.is_some() || self.has_choice()
+    }
+
+    /// Whether a server's certificate depends on the client.
+    pub fn has_choice(&self) -> bool {
+        !self.named_identities.is_empty() || self.choose_identity.is_some()
+    }
+
+    /// Whether more is asked of a peer's certificate than what libraries check.
+    pub fn judges_peers(&self) -> bool {
+        !self.pins.is_empty() || self.verify.is_some()
     }
 
     /// Whether clients keep and offer sessions. A session proves who the client is: with a client certificate it is only
@@ -145,7 +164,11 @@ impl Settings {
 
     /// What a server shows to a client that asks for this name.
     pub fn identity_for(&self, server_name: Option<&str>) -> Option<Identity> {
-        let chosen = self.choose_identity.as_ref().and_then(|choose| choose(&ClientHello { server_name }));
+        let chosen = match &self.choose_identity {
+            // One that panics refuses the client.
+            Some(choose) => choose.ask(|choose| choose(&ClientHello { server_name }))?,
+            None => None,
+        };
         let named = || {
             let name = server_name?.to_ascii_lowercase();
             let find = |wanted: &str| self.named_identities.iter().find(|(name, _)| name == wanted);

@@ -1,7 +1,7 @@
 //! What a library's errors mean, in OpenSSL's terms: alerts and verdicts. `native-tls` needs it where it is OpenSSL.
 
 use crate::alert::alert_name;
-use crate::error::ErrorKind;
+use crate::error::{Error, ErrorKind};
 
 /// What an error of the library tells.
 #[derive(Default)]
@@ -12,6 +12,8 @@ pub(super) struct Report {
     pub alert_sent: Option<u8>,
     /// The certificate check's verdict: a name that does not fit, or another fault.
     pub verdict: Option<Verdict>,
+    /// The alert that goes with it, if that is known.
+    pub verdict_alert: Option<u8>,
     /// Whether TLS 1.3 is spoken, if that is known: some reasons then mean another alert.
     pub is_tls13: Option<bool>,
     /// The library's own words.
@@ -25,37 +27,50 @@ pub(super) enum Verdict {
 
 const CERTIFICATE_VERIFY_FAILED: u32 = 134;
 
+const HANDSHAKE_FAILURE: u8 = 40;
+const CERTIFICATE_REQUIRED: u8 = 116;
+
 impl Report {
     /// Reasons from here on are alerts of the peer: the number is added (SSL_AD_REASON_OFFSET).
     pub const PEER_ALERT: u32 = 1000;
     pub const PEER_DID_NOT_RETURN_A_CERTIFICATE: u32 = 199;
 
-    /// The kind, and a text for a person.
-    pub fn judge(self) -> (ErrorKind, String) {
+    /// The kind, the alert, and a text for a person.
+    pub fn judge(self) -> Error {
+        let certificate = |kind, text: String, alert| Error::new(kind, text).with_alert(self.alert_sent.or(alert));
         match (self.verdict, self.reason) {
             (_, Some(reason @ Report::PEER_ALERT..=1255)) => {
                 let alert = (reason - Report::PEER_ALERT) as u8;
-                (ErrorKind::PeerAlert(alert), format!("the peer sent the alert {} ({alert})", alert_name(alert)))
+                let text = format!("the peer sent the alert {} ({alert})", alert_name(alert));
+                Error::new(ErrorKind::PeerAlert(alert), text)
             }
             (Some(Verdict::WrongName(why)), _) => {
-                (ErrorKind::HostnameMismatch, format!("the peer's certificate is for another name: {why}"))
+                let text = format!("the peer's certificate is for another name: {why}");
+                certificate(ErrorKind::HostnameMismatch, text, self.verdict_alert)
             }
             (Some(Verdict::Refused(why)), _) => {
-                (ErrorKind::Certificate, format!("the peer's certificate is not acceptable: {why}"))
+                let text = format!("the peer's certificate is not acceptable: {why}");
+                certificate(ErrorKind::Certificate, text, self.verdict_alert)
             }
             (None, Some(CERTIFICATE_VERIFY_FAILED)) => {
-                (ErrorKind::Certificate, "the peer's certificate is not acceptable".to_string())
+                let text = "the peer's certificate is not acceptable".to_string();
+                certificate(ErrorKind::Certificate, text, self.verdict_alert)
             }
             (None, Some(Report::PEER_DID_NOT_RETURN_A_CERTIFICATE)) => {
-                (ErrorKind::Certificate, "the peer sent no certificate and one is required".to_string())
+                let text = "the peer sent no certificate and one is required".to_string();
+                let alert =
+                    self.is_tls13.map(|is_tls13| if is_tls13 { CERTIFICATE_REQUIRED } else { HANDSHAKE_FAILURE });
+                certificate(ErrorKind::Certificate, text, alert)
             }
-            (None, reason) => match self.alert_sent.or_else(|| alert_for(reason?, self.is_tls13)) {
-                Some(alert) => {
-                    let text = format!("{}; ended with the alert {} ({alert})", self.text, alert_name(alert));
-                    (ErrorKind::LocalAlert(alert), text)
+            (None, reason) => {
+                match self.alert_sent.or_else(|| reason.and_then(|reason| alert_for(reason, self.is_tls13))) {
+                    Some(alert) => {
+                        let text = format!("{}; ended with the alert {} ({alert})", self.text, alert_name(alert));
+                        Error::new(ErrorKind::LocalAlert(alert), text)
+                    }
+                    None => Error::new(ErrorKind::Protocol, self.text),
                 }
-                None => (ErrorKind::Protocol, self.text),
-            },
+            }
         }
     }
 }

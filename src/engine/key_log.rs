@@ -35,7 +35,7 @@ impl KeyLogger {
             let _ = file.lock().write_all(format!("{line}\n").as_bytes());
         }
         if let Some(closure) = &self.closure {
-            closure(line);
+            closure.ask(|log| log(line));
         }
     }
 }

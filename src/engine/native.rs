@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 use super::alert::{Report, Verdict};
 use super::{Engine, Library, Session, Stop, Wire};
 use crate::certificate::Certificate;
+use crate::context::Context;
 use crate::error::Error;
 use crate::identity::pem_texts;
 use crate::settings::{ClientAuth, Role, Settings};
@@ -33,8 +34,20 @@ impl Native {
             (settings.client_auth != ClientAuth::None, "client_auth"),
             (settings.cipher_list.is_some(), "cipher_list"),
             (settings.ciphersuites.is_some(), "ciphersuites"),
+            (settings.groups.is_some(), "groups"),
+            (settings.signature_algorithms.is_some(), "signature_algorithms"),
+            (settings.prefer_server_order.is_some(), "prefer_server_order"),
             (settings.session_resumption == Some(true), "session_resumption"),
+            (settings.session_lifetime.is_some(), "session_lifetime"),
+            (settings.session_cache_size.is_some(), "session_cache_size"),
+            (settings.tickets.is_some(), "tickets"),
             (settings.key_log_file.is_some(), "key_log_file"),
+            (settings.key_log.is_some(), "key_log"),
+            (!settings.named_identities.is_empty(), "add_identity"),
+            (settings.choose_identity.is_some(), "choose_identity"),
+            (!settings.pins.is_empty(), "pin"),
+            (settings.verify.is_some(), "verify"),
+            (settings.ocsp_stapling, "ocsp_stapling"),
             (settings.alpn.iter().any(|p| std::str::from_utf8(p).is_err()), "an ALPN protocol that is not UTF-8"),
         ];
         if let Some((_, option)) = refused.iter().find(|(asked, _)| *asked) {
@@ -125,7 +138,49 @@ impl Library for Native {
             Role::Client => Start::Client(self.connector(versions)?, server_name.to_string()),
             Role::Server => Start::Server(self.acceptor(versions)?),
         };
-        Ok(Box::new(NativeSession { stage: Stage::Start(start), lent: Lent::default() }))
+        Ok(NativeSession::open(start))
+    }
+}
+
+/// Made elsewhere, for one role.
+enum Foreign {
+    Connector(TlsConnector),
+    Acceptor(TlsAcceptor),
+}
+
+/// For clients: opening a server is `InvalidInput`. All that the connector was told holds; the name given when a file is
+/// opened is the one it verifies. What is said by [`ContextBuilder`](crate::ContextBuilder) alone is at its default.
+/// Version bounds of a file are `Unsupported`.
+impl From<TlsConnector> for Context {
+    fn from(connector: TlsConnector) -> Context {
+        Context::foreign(Engine::Native, Box::new(Foreign::Connector(connector)))
+    }
+}
+
+/// For servers: opening a client is `InvalidInput`. All that the acceptor was told holds. What is said by
+/// [`ContextBuilder`](crate::ContextBuilder) alone is at its default. Version bounds of a file are `Unsupported`.
+impl From<TlsAcceptor> for Context {
+    fn from(acceptor: TlsAcceptor) -> Context {
+        Context::foreign(Engine::Native, Box::new(Foreign::Acceptor(acceptor)))
+    }
+}
+
+impl Library for Foreign {
+    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
+        if versions != Bounds::default() {
+            return Err(Engine::Native.cannot("version bounds of a file, on a context made elsewhere"));
+        }
+        let start = match (self, role) {
+            (Foreign::Connector(connector), Role::Client) => Start::Client(connector.clone(), server_name.to_string()),
+            (Foreign::Acceptor(acceptor), Role::Server) => Start::Server(acceptor.clone()),
+            (Foreign::Connector(_), Role::Server) => {
+                return Err(Error::invalid_input("a context made from a TlsConnector is for clients only"))
+            }
+            (Foreign::Acceptor(_), Role::Client) => {
+                return Err(Error::invalid_input("a context made from a TlsAcceptor is for servers only"))
+            }
+        };
+        Ok(NativeSession::open(start))
     }
 }
 
@@ -187,6 +242,10 @@ struct NativeSession {
 }
 
 impl NativeSession {
+    fn open(start: Start) -> Box<dyn Session> {
+        Box::new(NativeSession { stage: Stage::Start(start), lent: Lent::default() })
+    }
+
     /// Lends the wire to the library for one call.
     fn call<T>(&mut self, wire: &mut Wire, f: impl FnOnce(&mut Stage, &Lent) -> T) -> T {
         std::mem::swap(&mut *self.lent.0.lock(), wire);
@@ -298,9 +357,9 @@ fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire
         }
         None => None,
     };
-    let report = Report { reason: reason(&text), alert_sent: wire.alert_sent, verdict, is_tls13: None, text };
-    let (kind, text) = report.judge();
-    Error::new(kind, text).with_source(e)
+    let reason = reason(&text);
+    let report = Report { reason, alert_sent: wire.alert_sent, verdict, verdict_alert: None, is_tls13: None, text };
+    report.judge().with_source(e)
 }
 
 /// The reason in OpenSSL's form "error:0A000086:SSL routines:…": the low bits of the first number that is the TLS

@@ -263,9 +263,8 @@ impl<C: Unbuffered> RustlsSession<C> {
             rustls::Error::General(why) => text = why.clone(),
             _ => {}
         }
-        let report = Report { reason, alert_sent: alert, verdict, is_tls13: None, text };
-        let (kind, text) = report.judge();
-        Error::new(kind, text).with_source(e).with_alert(alert)
+        let report = Report { reason, alert_sent: alert, verdict, text, ..Report::default() };
+        report.judge().with_source(e)
     }
 
     fn take_notes(&mut self) {

@@ -1,25 +1,29 @@
 //! OpenSSL through the `openssl` crate.
 
+mod foreign;
+mod identities;
+mod judge;
+mod session;
+
 use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
-use openssl::hash::MessageDigest;
-use openssl::nid::Nid;
-use openssl::pkey::PKey;
 use openssl::ssl::{
-    self, AlpnError, NameType, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslSession,
-    SslSessionCacheMode, SslStream, SslVerifyMode, SslVersion,
+    self, AlpnError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslSession,
+    SslSessionCacheMode, SslVerifyMode, SslVersion, StatusType,
 };
 use openssl::stack::Stack;
 use openssl::x509::verify::{X509CheckFlags, X509VerifyFlags};
-use openssl::x509::{X509Ref, X509VerifyResult, X509};
+use openssl::x509::{X509Ref, X509};
 
-use super::alert::{Report, Verdict};
+use self::identities::{Identities, Parsed};
+use self::judge::{Judge, Judgement};
+use self::session::OpenSslSession;
 use super::key_log::KeyLogger;
 use super::sessions::Sessions;
-use super::{Engine, Library, Session, Stop, Wire};
+use super::{Engine, Library, Session};
 use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::settings::{ClientAuth, Role, Settings};
@@ -34,7 +38,7 @@ const SERVER_CIPHERS: &str = "ECDHE-ECDSA-AES128-GCM-SHA256:ECDHE-RSA-AES128-GCM
 
 /// One context's settings as OpenSSL's contexts, one for each role.
 pub(super) struct OpenSsl {
-    settings: Settings,
+    settings: Arc<Settings>,
     /// Made at first use where a server context is there already: loading the system's roots takes long.
     client: OnceLock<SslContext>,
     server: Option<SslContext>,
@@ -44,14 +48,9 @@ pub(super) struct OpenSsl {
 
 impl OpenSsl {
     pub fn new(settings: &Settings) -> Result<OpenSsl, Error> {
-        let cannot = |option: &str| Err(Engine::OpenSsl.cannot(option));
-        for version in [settings.versions.min, settings.versions.max] {
-            if version == Some(Version::Ssl3) {
-                return cannot("SSLv3");
-            }
-        }
+        refuse_ssl3(settings.versions)?;
         let mut library = OpenSsl {
-            settings: settings.clone(),
+            settings: Arc::new(settings.clone()),
             client: OnceLock::new(),
             server: None,
             key_log: KeyLogger::new(settings)?.map(Arc::new),
@@ -75,7 +74,11 @@ impl OpenSsl {
             if settings.system_roots != Some(false) {
                 context.set_default_verify_paths()?;
             }
-            context.set_verify(SslVerifyMode::PEER);
+            match Judge::new(settings) {
+                Some(judge) => judge.sit(&mut context, SslVerifyMode::PEER),
+                None if settings.accept_invalid_certs => context.set_verify(SslVerifyMode::NONE),
+                None => context.set_verify(SslVerifyMode::PEER),
+            }
             if !settings.alpn.is_empty() {
                 context.set_alpn_protos(&alpn_list(&settings.alpn))?;
             }
@@ -100,11 +103,24 @@ impl OpenSsl {
         let settings = &self.settings;
         let mut context = self.context(Role::Server)?;
         let made = (|| {
-            context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
-            if settings.session_resumption == Some(false) {
-                context.set_options(SslOptions::NO_TICKET);
-                context.set_session_cache_mode(SslSessionCacheMode::OFF);
-                context.set_num_tickets(0)?;
+            if settings.prefer_server_order != Some(false) {
+                context.set_options(SslOptions::CIPHER_SERVER_PREFERENCE);
+            }
+            let resumes = settings.session_resumption != Some(false);
+            match settings.tickets.filter(|_| resumes) {
+                None if resumes => {}
+                None | Some(0) => {
+                    context.set_options(SslOptions::NO_TICKET);
+                    context.set_num_tickets(0)?;
+                }
+                Some(number) => context.set_num_tickets(number)?,
+            }
+            match settings.session_cache_size {
+                // No limit, to OpenSSL.
+                Some(0) => drop(context.set_session_cache_mode(SslSessionCacheMode::OFF)),
+                _ if !resumes => drop(context.set_session_cache_mode(SslSessionCacheMode::OFF)),
+                Some(size) => drop(context.set_session_cache_size(i32::try_from(size).unwrap_or(i32::MAX))),
+                None => {}
             }
             if !settings.alpn.is_empty() {
                 let ours = alpn_list(&settings.alpn);
@@ -122,10 +138,10 @@ impl OpenSsl {
                 if settings.client_auth == ClientAuth::Require {
                     mode |= SslVerifyMode::FAIL_IF_NO_PEER_CERT;
                 }
-                if settings.accept_invalid_certs {
-                    context.set_verify_callback(mode, |_, _| true);
-                } else {
-                    context.set_verify(mode);
+                match Judge::new(settings) {
+                    Some(judge) => judge.sit(&mut context, mode),
+                    None if settings.accept_invalid_certs => context.set_verify_callback(mode, |_, _| true),
+                    None => context.set_verify(mode),
                 }
                 if settings.system_roots == Some(true) {
                     context.set_default_verify_paths()?;
@@ -178,32 +194,24 @@ impl OpenSsl {
             Role::Server if settings.versions.lowest() >= Version::Tls1_2 => SERVER_CIPHERS,
             _ => CIPHERS,
         };
-        let list = settings.cipher_list.as_deref();
-        context.set_cipher_list(list.unwrap_or(default)).map_err(|e| setup_error("cipher_list", e))?;
-        if let Some(list) = &settings.ciphersuites {
-            context.set_ciphersuites(list).map_err(|e| setup_error("ciphersuites", e))?;
-        }
+        context.set_cipher_list(default).map_err(general)?;
+        set_list("cipher_list", &settings.cipher_list, |list| context.set_cipher_list(list))?;
+        set_list("ciphersuites", &settings.ciphersuites, |list| context.set_ciphersuites(list))?;
+        set_list("groups", &settings.groups, |list| context.set_groups_list(&each(list, group_name)))?;
+        set_list("signature_algorithms", &settings.signature_algorithms, |list| {
+            context.set_sigalgs_list(&each(list, signature_algorithm_name))
+        })?;
         for root in &settings.roots {
             let root = X509::from_der(root.der()).map_err(|e| setup_error("add_root", e))?;
             context.cert_store_mut().add_cert(root).map_err(|e| setup_error("add_root", e))?;
         }
         // Any certificate given as a root is one, self-signed or not.
         context.verify_param_mut().set_flags(X509VerifyFlags::PARTIAL_CHAIN).map_err(general)?;
-        if let Some(identity) = &settings.identity {
-            let identity = identity.material();
-            let set = (|| {
-                let key = PKey::private_key_from_pkcs8(&identity.key)?;
-                for (depth, certificate) in identity.chain.iter().enumerate() {
-                    let certificate = X509::from_der(certificate.der())?;
-                    match depth {
-                        0 => context.set_certificate(&certificate)?,
-                        _ => context.add_extra_chain_cert(certificate)?,
-                    }
-                }
-                context.set_private_key(&key)?;
-                context.check_private_key()
-            })();
-            set.map_err(|e| setup_error(&format!("the identity from {}", identity.origin), e))?;
+        if role == Role::Server && settings.has_choice() {
+            // One of the context's own would stay beside those of the connection.
+            Identities::new(&self.settings)?.attend(&mut context);
+        } else if let Some(identity) = &settings.identity {
+            Parsed::new(identity)?.set(&mut context).map_err(|e| identities::error(identity, e))?;
         }
         if let Some(key_log) = &self.key_log {
             let key_log = key_log.clone();
@@ -224,52 +232,46 @@ impl Library for OpenSsl {
             (Role::Server, Some(context)) => context.clone(),
             (Role::Server, None) => return Err(Error::invalid_input("a server needs a context with an identity")),
         };
-        for version in [versions.min, versions.max] {
-            if version == Some(Version::Ssl3) {
-                return Err(Engine::OpenSsl.cannot("SSLv3"));
-            }
+        refuse_ssl3(versions)?;
+        if role == Role::Server && self.settings.session_lifetime.is_some() {
+            // The openssl crate has no way to say it.
+            return Err(Engine::OpenSsl.cannot("session_lifetime as a server"));
         }
-        let opened = (|| {
+        let made = (|| {
             let mut ssl = Ssl::new(&context)?;
             if versions != Bounds::default() {
                 let versions = versions.or(self.settings.versions);
-                set_versions(versions, |v| ssl.set_min_proto_version(v))?;
-                ssl.set_max_proto_version(versions.max.and_then(protocol))?;
-                if versions.lowest() < Version::Tls1_2 {
-                    ssl.set_security_level(0);
-                    if role == Role::Server && self.settings.cipher_list.is_none() {
-                        ssl.set_cipher_list(CIPHERS)?;
-                    }
+                bound(&mut ssl, versions)?;
+                if versions.lowest() < Version::Tls1_2 && role == Role::Server && self.settings.cipher_list.is_none() {
+                    ssl.set_cipher_list(CIPHERS)?;
                 }
             }
-            match role {
-                Role::Server => ssl.set_accept_state(),
-                Role::Client => self.prepare_client(&mut ssl, server_name)?,
+            if self.settings.judges_peers() {
+                let name = (role == Role::Client).then_some(server_name);
+                ssl.set_ex_data(Judgement::index()?, Judgement::of(name));
             }
-            SslStream::new(ssl, Wire::default())
+            if role == Role::Client {
+                self.prepare_client(&mut ssl, server_name)?;
+            }
+            Ok(ssl)
         })();
-        let stream = opened.map_err(|e| setup_error("OpenSSL", e))?;
-        Ok(Box::new(OpenSslSession { stream }))
+        let ssl = made.map_err(|e| setup_error("OpenSSL", e))?;
+        OpenSslSession::open(ssl, role, !self.settings.accept_invalid_certs)
     }
 }
 
 impl OpenSsl {
     fn prepare_client(&self, ssl: &mut Ssl, server_name: &str) -> Result<(), ErrorStack> {
-        ssl.set_connect_state();
         let ip = server_name.parse::<IpAddr>().ok();
         // SNI is for names only (RFC 6066, section 3).
         if self.settings.sni && ip.is_none() {
             ssl.set_hostname(server_name)?;
         }
-        if self.settings.accept_invalid_certs {
-            ssl.set_verify(SslVerifyMode::NONE);
-        } else if !self.settings.accept_invalid_hostnames {
-            let param = ssl.param_mut();
-            param.set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
-            match ip {
-                Some(ip) => param.set_ip(ip)?,
-                None => param.set_host(server_name)?,
-            }
+        if !self.settings.accept_invalid_certs && !self.settings.accept_invalid_hostnames {
+            expect_name(ssl, server_name)?;
+        }
+        if self.settings.ocsp_stapling {
+            ssl.set_status_type(StatusType::OCSP)?;
         }
         if let Some(sessions) = &self.sessions {
             ssl.set_ex_data(name_index()?, server_name.to_string());
@@ -290,14 +292,29 @@ fn resume(ssl: &mut Ssl, session: &SslSession) -> Result<(), ErrorStack> {
     unsafe { ssl.set_session(session) }
 }
 
+/// Accepts certificates for this name only.
+fn expect_name(ssl: &mut SslRef, name: &str) -> Result<(), ErrorStack> {
+    let param = ssl.param_mut();
+    param.set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
+    match name.parse() {
+        Ok(ip) => param.set_ip(ip),
+        Err(_) => param.set_host(name),
+    }
+}
+
 /// Where a client's `Ssl` keeps the server's name for the callback that stores sessions.
 fn name_index() -> Result<Index<Ssl, String>, ErrorStack> {
     static INDEX: OnceLock<Index<Ssl, String>> = OnceLock::new();
-    match INDEX.get() {
+    index(&INDEX)
+}
+
+/// The index for something of ours in an `Ssl`, made at first use.
+fn index<T: Send + Sync + 'static>(made: &OnceLock<Index<Ssl, T>>) -> Result<Index<Ssl, T>, ErrorStack> {
+    match made.get() {
         Some(index) => Ok(*index),
         None => {
             let index = Ssl::new_ex_index()?;
-            Ok(*INDEX.get_or_init(|| index))
+            Ok(*made.get_or_init(|| index))
         }
     }
 }
@@ -308,6 +325,24 @@ fn set_versions(
     set_min: impl FnOnce(Option<SslVersion>) -> Result<(), ErrorStack>,
 ) -> Result<(), ErrorStack> {
     set_min(protocol(versions.lowest()))
+}
+
+/// The versions of one connection, whatever its context says.
+fn bound(ssl: &mut SslRef, versions: Bounds) -> Result<(), ErrorStack> {
+    set_versions(versions, |v| ssl.set_min_proto_version(v))?;
+    ssl.set_max_proto_version(versions.max.and_then(protocol))?;
+    if versions.lowest() < Version::Tls1_2 {
+        ssl.set_security_level(0);
+    }
+    Ok(())
+}
+
+/// SSL 3.0 is not to be had.
+fn refuse_ssl3(versions: Bounds) -> Result<(), Error> {
+    match [versions.min, versions.max].contains(&Some(Version::Ssl3)) {
+        true => Err(Engine::OpenSsl.cannot("SSLv3")),
+        false => Ok(()),
+    }
 }
 
 fn protocol(version: Version) -> Option<SslVersion> {
@@ -323,6 +358,42 @@ fn protocol(version: Version) -> Option<SslVersion> {
 /// The list in the form of RFC 7301, section 3.1.
 fn alpn_list(protocols: &[Vec<u8>]) -> Vec<u8> {
     protocols.iter().flat_map(|p| std::iter::once(p.len() as u8).chain(p.iter().copied())).collect()
+}
+
+/// Hands a list of names to the library, if there is one.
+fn set_list(
+    option: &str,
+    list: &Option<String>,
+    set: impl FnOnce(&str) -> Result<(), ErrorStack>,
+) -> Result<(), Error> {
+    match list {
+        // It would not survive as a string of C.
+        Some(list) if list.contains('\0') => Err(Error::invalid_input(format!("{option}: {list:?} has a NUL in it"))),
+        Some(list) => set(list).map_err(|e| setup_error(&format!("{option} {list:?}"), e)),
+        None => Ok(()),
+    }
+}
+
+/// The list with each name as OpenSSL spells it.
+fn each(list: &str, spell: impl Fn(&str) -> String) -> String {
+    list.split(':').map(spell).collect::<Vec<_>>().join(":")
+}
+
+/// Groups as OpenSSL spells them and as RFC 8446 does.
+const GROUPS: [(&str, &str); 5] =
+    [("X25519", "x25519"), ("X448", "x448"), ("P-256", "secp256r1"), ("P-384", "secp384r1"), ("P-521", "secp521r1")];
+
+fn group_name(name: &str) -> String {
+    let known = GROUPS.iter().find(|names| name.eq_ignore_ascii_case(names.0) || name.eq_ignore_ascii_case(names.1));
+    known.map_or(name, |names| names.0).to_string()
+}
+
+/// Those of TLS 1.3 are in lower case; OpenSSL has others, as "RSA+SHA256".
+fn signature_algorithm_name(name: &str) -> String {
+    match name.contains('+') {
+        true => name.to_string(),
+        false => name.to_ascii_lowercase(),
+    }
 }
 
 fn setup_error(what: &str, e: ErrorStack) -> Error {
@@ -342,136 +413,6 @@ fn words(stack: &ErrorStack) -> String {
     match reasons.is_empty() {
         true => "OpenSSL gave no reason".to_string(),
         false => reasons.join("; "),
-    }
-}
-
-struct OpenSslSession {
-    stream: SslStream<Wire>,
-}
-
-impl OpenSslSession {
-    /// Lends the wire to the library for one call.
-    fn call<T>(
-        &mut self,
-        wire: &mut Wire,
-        f: impl FnOnce(&mut SslStream<Wire>) -> Result<T, ssl::Error>,
-    ) -> Result<T, Stop> {
-        std::mem::swap(self.stream.get_mut(), wire);
-        let result = f(&mut self.stream);
-        std::mem::swap(self.stream.get_mut(), wire);
-        result.map_err(|e| match e.code() {
-            ssl::ErrorCode::WANT_READ => Stop::NeedsInput,
-            _ => Stop::Failed(self.failure(e, wire)),
-        })
-    }
-
-    fn failure(&self, e: ssl::Error, wire: &Wire) -> Error {
-        let stack = e.ssl_error();
-        let ssl = self.stream.ssl();
-        let judged = ssl.verify_mode() != SslVerifyMode::NONE;
-        let report = Report {
-            reason: stack.and_then(ssl_reason),
-            alert_sent: wire.alert_sent,
-            is_tls13: self.version().map(|v| v == Version::Tls1_3),
-            verdict: Some(ssl.verify_result()).filter(|v| judged && *v != X509VerifyResult::OK).map(verdict),
-            text: stack.map_or_else(|| e.to_string(), words),
-        };
-        let (kind, text) = report.judge();
-        Error::new(kind, text).with_source(e)
-    }
-}
-
-/// The reason of the first error that is the TLS layer's own; the stack may begin with one of the cipher below it.
-fn ssl_reason(stack: &ErrorStack) -> Option<u32> {
-    const SSL_LIBRARY: i32 = 20;
-    stack.errors().iter().find(|e| e.library_code() == SSL_LIBRARY).map(|e| e.reason_code() as u32)
-}
-
-fn verdict(result: X509VerifyResult) -> Verdict {
-    // X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-    match result.as_raw() {
-        62 | 64 => Verdict::WrongName(result.error_string().to_string()),
-        _ => Verdict::Refused(result.error_string().to_string()),
-    }
-}
-
-impl Session for OpenSslSession {
-    fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop> {
-        self.call(wire, |s| s.do_handshake())
-    }
-
-    fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop> {
-        self.call(wire, |s| match s.ssl_read(buf) {
-            Err(e) if e.code() == ssl::ErrorCode::ZERO_RETURN => Ok(0),
-            other => other,
-        })
-    }
-
-    fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop> {
-        self.call(wire, |s| s.ssl_write(data))
-    }
-
-    fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
-        self.call(wire, |s| s.shutdown().map(drop))
-    }
-
-    fn pending(&self) -> usize {
-        self.stream.ssl().pending()
-    }
-
-    fn version(&self) -> Option<Version> {
-        Some(match self.stream.ssl().version2()? {
-            SslVersion::TLS1 => Version::Tls1_0,
-            SslVersion::TLS1_1 => Version::Tls1_1,
-            SslVersion::TLS1_2 => Version::Tls1_2,
-            SslVersion::TLS1_3 => Version::Tls1_3,
-            _ => return None,
-        })
-    }
-
-    fn cipher(&self) -> Option<String> {
-        Some(self.stream.ssl().current_cipher()?.name().to_string())
-    }
-
-    fn alpn(&self) -> Option<Vec<u8>> {
-        self.stream.ssl().selected_alpn_protocol().map(<[u8]>::to_vec)
-    }
-
-    fn server_name(&self) -> Option<String> {
-        self.stream.ssl().servername(NameType::HOST_NAME).map(str::to_string)
-    }
-
-    fn peer_certificate(&self) -> Option<Certificate> {
-        certificate(&*self.stream.ssl().peer_certificate()?)
-    }
-
-    fn peer_certificates(&self) -> Option<Vec<Certificate>> {
-        let ssl = self.stream.ssl();
-        let leaf = self.peer_certificate()?;
-        // On a server OpenSSL leaves the leaf out of the chain.
-        let rest = ssl.peer_cert_chain().into_iter().flatten().filter_map(certificate).filter(|c| *c != leaf);
-        Some(std::iter::once(leaf.clone()).chain(rest).collect())
-    }
-
-    fn is_resumed(&self) -> Option<bool> {
-        Some(self.stream.ssl().session_reused())
-    }
-
-    fn tls_server_end_point(&self) -> Option<Vec<u8>> {
-        let ssl: &SslRef = self.stream.ssl();
-        let peer = ssl.peer_certificate();
-        let certificate = if ssl.is_server() { ssl.certificate()? } else { peer.as_deref()? };
-        // RFC 5929, section 4.1: the signature's hash, but SHA-256 for the broken ones.
-        let digest = match certificate.signature_algorithm().object().nid().signature_algorithms()?.digest {
-            Nid::MD5 | Nid::SHA1 => MessageDigest::sha256(),
-            digest => MessageDigest::from_nid(digest)?,
-        };
-        certificate.digest(digest).ok().map(|d| d.to_vec())
-    }
-
-    fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> Result<(), Error> {
-        let exported = self.stream.ssl().export_keying_material(out, label, context);
-        exported.map_err(|e| setup_error("export_keying_material", e))
     }
 }
 

@@ -1,0 +1,112 @@
+//! What is asked about a peer's certificate beyond OpenSSL's own check: pins, and the user's closure.
+
+use std::sync::{Mutex, OnceLock, PoisonError};
+
+use openssl::error::ErrorStack;
+use openssl::ex_data::Index;
+use openssl::sha::sha256;
+use openssl::ssl::{Ssl, SslContextBuilder, SslRef, SslVerifyMode};
+use openssl::stack::StackRef;
+use openssl::x509::{X509StoreContext, X509StoreContextRef, X509VerifyResult, X509};
+
+use crate::certificate::Certificate;
+use crate::der;
+use crate::settings::{PeerCertificates, Settings, Verify};
+
+/// One for each context where something is to be asked.
+pub(super) struct Judge {
+    pins: Vec<[u8; 32]>,
+    verify: Option<Verify>,
+    /// OpenSSL's own check does not count.
+    accepts_all: bool,
+}
+
+/// What has come of it, for one connection.
+pub(super) struct Judgement {
+    /// Whom a client expects.
+    server_name: Option<String>,
+    /// Why the peer was refused, once it has been judged.
+    verdict: Mutex<Option<Result<(), String>>>,
+}
+
+impl Judgement {
+    pub fn of(server_name: Option<&str>) -> Judgement {
+        Judgement { server_name: server_name.map(str::to_string), verdict: Mutex::new(None) }
+    }
+
+    /// Where a connection has it.
+    pub fn index() -> Result<Index<Ssl, Judgement>, ErrorStack> {
+        static INDEX: OnceLock<Index<Ssl, Judgement>> = OnceLock::new();
+        super::index(&INDEX)
+    }
+
+    /// Why the peer was refused, if it was.
+    pub fn refusal(ssl: &SslRef) -> Option<String> {
+        let judgement = ssl.ex_data(Judgement::index().ok()?)?;
+        let verdict = judgement.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        verdict.as_ref()?.as_ref().err().cloned()
+    }
+}
+
+impl Judge {
+    /// `None` if there is nothing to ask.
+    pub fn new(settings: &Settings) -> Option<Judge> {
+        settings.judges_peers().then(|| Judge {
+            pins: settings.pins.clone(),
+            verify: settings.verify.clone(),
+            accepts_all: settings.accept_invalid_certs,
+        })
+    }
+
+    pub fn sit(self, context: &mut SslContextBuilder, mode: SslVerifyMode) {
+        context.set_verify_callback(mode, move |ok, store| self.hear(ok, store));
+    }
+
+    /// OpenSSL calls for each objection, and, when it has none left, for each certificate, the peer's own last. (It looks at
+    /// name constraints later still, and may yet refuse for these.)
+    fn hear(&self, ok: bool, store: &mut X509StoreContextRef) -> bool {
+        if !self.accepts_all && !(ok && store.error_depth() == 0) {
+            return ok;
+        }
+        let accepted = self.judge_once(store).unwrap_or(false);
+        store.set_error(match accepted {
+            true => X509VerifyResult::OK,
+            false => X509VerifyResult::APPLICATION_VERIFICATION,
+        });
+        accepted
+    }
+
+    /// `None` if it can't be judged, which is no case that OpenSSL knows of.
+    fn judge_once(&self, store: &X509StoreContextRef) -> Option<bool> {
+        let ssl = store.ex_data(X509StoreContext::ssl_idx().ok()?)?;
+        let judgement = ssl.ex_data(Judgement::index().ok()?)?;
+        let mut verdict = judgement.verdict.lock().unwrap_or_else(PoisonError::into_inner);
+        if verdict.is_none() {
+            *verdict = Some(self.judge(store.chain()?, ssl, judgement.server_name.as_deref()));
+        }
+        verdict.as_ref().map(Result::is_ok)
+    }
+
+    /// `chain`: what OpenSSL made of the certificates that the peer sent and of those it trusts.
+    fn judge(&self, chain: &StackRef<X509>, ssl: &SslRef, server_name: Option<&str>) -> Result<(), String> {
+        if !self.pins.is_empty() {
+            let counted = if self.accepts_all { 1 } else { chain.len() };
+            let is_pinned = |certificate: &openssl::x509::X509Ref| {
+                let der = certificate.to_der().unwrap_or_default();
+                der::public_key_info(&der).is_some_and(|key| self.pins.contains(&sha256(key)))
+            };
+            if !chain.iter().take(counted).any(is_pinned) {
+                return Err("none of the pinned keys is in its chain".to_string());
+            }
+        }
+        let Some(verify) = &self.verify else { return Ok(()) };
+        // A server does not have what was sent yet.
+        let sent = ssl.peer_cert_chain().filter(|sent| !sent.is_empty()).unwrap_or(chain);
+        let sent: Vec<Certificate> = sent.iter().filter_map(super::certificate).collect();
+        if sent.is_empty() {
+            return Err("its certificate cannot be read".to_string());
+        }
+        let peer = PeerCertificates { chain: &sent, server_name };
+        verify.ask(|verify| verify(&peer)).unwrap_or_else(|| Err("the closure that verifies has panicked".to_string()))
+    }
+}
