@@ -90,6 +90,7 @@ impl<F: ?Sized> Deref for Hook<F> {
     }
 }
 
+#[allow(dead_code, reason = "with native-tls alone there is nobody to ask")]
 impl<F: ?Sized> Hook<F> {
     /// What the closure says; `None` if it panics, which must not go through the library that calls: C knows no panics.
     pub fn ask<T>(&self, ask: impl FnOnce(&F) -> T) -> Option<T> {
@@ -140,6 +141,7 @@ pub(crate) struct Settings {
     pub accept_invalid_certs: bool,
 }
 
+#[allow(dead_code, reason = "with native-tls alone it is refused")]
 impl Settings {
     /// Whether servers can be opened: there is a certificate to show.
     pub fn can_serve(&self) -> bool {

@@ -65,7 +65,8 @@ impl Judge {
     /// OpenSSL calls for each objection, and, when it has none left, for each certificate, the peer's own last. (It looks at
     /// name constraints later still, and may yet refuse for these.)
     fn hear(&self, ok: bool, store: &mut X509StoreContextRef) -> bool {
-        if !self.accepts_all && !(ok && store.error_depth() == 0) {
+        let is_last = ok && store.error_depth() == 0;
+        if !is_last && !self.accepts_all {
             return ok;
         }
         let accepted = self.judge_once(store).unwrap_or(false);
