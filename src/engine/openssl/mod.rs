@@ -119,7 +119,10 @@ impl OpenSsl {
                 // No limit, to OpenSSL.
                 Some(0) => drop(context.set_session_cache_mode(SslSessionCacheMode::OFF)),
                 _ if !resumes => drop(context.set_session_cache_mode(SslSessionCacheMode::OFF)),
-                Some(size) => drop(context.set_session_cache_size(i32::try_from(size).unwrap_or(i32::MAX))),
+                // It makes room while the new one is counted already.
+                Some(size) => {
+                    context.set_session_cache_size(i32::try_from(size).unwrap_or(i32::MAX).saturating_add(1));
+                }
                 None => {}
             }
             if !settings.alpn.is_empty() {

@@ -1,0 +1,25 @@
+//! Each setting of a context, by its effect on the wire: seen by real peers (OpenSSL's and GnuTLS' command line tools, Python's
+//! `ssl`, tshark), on every engine that can; what an engine cannot is refused with the names of both.
+//!
+//! A peer that is not installed skips its tests, as in tests/peers.rs.
+#![cfg(unix)]
+
+#[allow(dead_code)]
+#[path = "trust/authority.rs"]
+mod authority;
+mod common;
+#[allow(dead_code)]
+#[path = "peers/harness.rs"]
+mod harness;
+
+mod settings {
+    mod alpn;
+    mod ciphers;
+    mod client_auth;
+    mod identities;
+    mod rig;
+    mod sessions;
+    mod sni;
+    mod tickets;
+    mod unsupported;
+}

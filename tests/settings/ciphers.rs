@@ -1,0 +1,267 @@
+//! Cipher suites, groups, signature algorithms, and whose order counts.
+
+use sslfile::{Context, ContextBuilder, Engine, ErrorKind, Version};
+
+use super::rig::{at, context, s_client, s_server, serve, squeezed, visit, with_openssl, Own};
+use crate::common::{certs, client_builder, engines, server_builder};
+
+const TLS12: [(&str, &str); 2] = [
+    ("ECDHE-ECDSA-AES256-GCM-SHA384", "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384"),
+    ("ECDHE-ECDSA-CHACHA20-POLY1305", "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256"),
+];
+
+/// A suite in the engine's own spelling.
+fn spelled(engine: Engine, names: (&'static str, &'static str)) -> &'static str {
+    match engine {
+        Engine::Rustls => names.1,
+        _ => names.0,
+    }
+}
+
+#[test]
+fn the_suites_up_to_tls_1_2_are_those_listed() {
+    with_openssl(|bench| {
+        let own = Own::new(bench, "server", &certs().ecdsa);
+        for engine in engines() {
+            for names in TLS12 {
+                let name = spelled(engine, names);
+                let builder = at(Version::Tls1_2, server_builder(engine).cipher_list(name));
+                let Some(server) = context(engine, "cipher_list", builder) else { continue };
+                let (ours, said) = serve(bench, &server, s_client, |file| file.cipher()).expect();
+                assert_eq!(ours.as_deref(), Some(name), "{engine:?}");
+                assert!(said.contains(&format!("Cipher is {}\n", names.0)), "{engine:?}: {said}");
+            }
+            let both = TLS12.map(|names| spelled(engine, names)).join(":");
+            let builder = at(Version::Tls1_2, client_builder(engine).cipher_list(&both));
+            let Some(client) = context(engine, "cipher_list", builder) else { continue };
+            let server = |port| s_server(port, 1, &own);
+            let (_, said) = visit(bench, &client, server, |_| ()).expect();
+            let offered = TLS12.map(|names| names.0).join(":");
+            assert!(said.contains(&format!("Shared ciphers:{offered}\n")), "{engine:?}: {said}");
+        }
+    });
+}
+
+#[test]
+fn the_suites_of_tls_1_3_are_those_listed() {
+    with_openssl(|bench| {
+        let own = Own::new(bench, "server", &certs().ecdsa);
+        for engine in engines() {
+            for name in ["TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"] {
+                let builder = at(Version::Tls1_3, server_builder(engine).ciphersuites(name));
+                let Some(server) = context(engine, "ciphersuites", builder) else { continue };
+                let (_, said) = serve(bench, &server, s_client, |_| ()).expect();
+                assert!(said.contains(&format!("Cipher is {name}\n")), "{engine:?}: {said}");
+                let builder = at(Version::Tls1_3, client_builder(engine).ciphersuites(name));
+                let client = builder.build().expect("context");
+                let (_, said) = visit(bench, &client, |port| s_server(port, 1, &own), |_| ()).expect();
+                assert!(said.contains(&format!("CIPHER is {name}\n")), "{engine:?}: {said}");
+            }
+        }
+    });
+}
+
+#[test]
+fn no_suite_in_common_is_a_handshake_failure() {
+    with_openssl(|bench| {
+        for engine in engines() {
+            let builder = at(Version::Tls1_2, server_builder(engine).cipher_list(spelled(engine, TLS12[0])));
+            let Some(server) = context(engine, "cipher_list", builder) else { continue };
+            let client = |port| {
+                let mut command = s_client(port);
+                command.args(["-tls1_2", "-cipher", TLS12[1].0]);
+                command
+            };
+            serve(bench, &server, client, |_| ()).refused(ErrorKind::LocalAlert(40), "alert number 40");
+        }
+    });
+}
+
+#[test]
+fn whose_order_of_suites_decides_is_as_said() {
+    with_openssl(|bench| {
+        for engine in engines() {
+            for (said, server_decides) in [(None, true), (Some(true), true), (Some(false), false)] {
+                let prefer = |b: ContextBuilder| said.map_or(b.clone(), |yes| b.prefer_server_order(yes));
+                let option = said.map_or("cipher_list", |_| "prefer_server_order");
+                let list = TLS12.map(|names| spelled(engine, names)).join(":");
+                let builder = prefer(server_builder(engine));
+                // Not with the list of ciphers, lest that be what is refused.
+                if super::rig::refused(engine).contains(&option) {
+                    let builder = if said.is_none() { builder.cipher_list(&list) } else { builder };
+                    assert!(context(engine, option, builder).is_none());
+                    continue;
+                }
+                let server = at(Version::Tls1_2, builder.clone().cipher_list(&list)).build().expect("context");
+                let client = |port| {
+                    let mut command = s_client(port);
+                    command.args(["-tls1_2", "-cipher", &format!("{}:{}", TLS12[1].0, TLS12[0].0)]);
+                    command
+                };
+                let (_, heard) = serve(bench, &server, client, |_| ()).expect();
+                let chosen = TLS12[if server_decides { 0 } else { 1 }].0;
+                assert!(heard.contains(&format!("Cipher is {chosen}\n")), "{engine:?} {said:?}: {heard}");
+
+                let suites = ["TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384"];
+                let server = at(Version::Tls1_3, builder.ciphersuites(&suites.join(":"))).build().expect("context");
+                let client = |port| {
+                    let mut command = s_client(port);
+                    command.args(["-ciphersuites", &format!("{}:{}", suites[1], suites[0])]);
+                    command
+                };
+                let (_, heard) = serve(bench, &server, client, |_| ()).expect();
+                let chosen = suites[if server_decides { 0 } else { 1 }];
+                assert!(heard.contains(&format!("Cipher is {chosen}\n")), "{engine:?} {said:?}: {heard}");
+            }
+        }
+    });
+}
+
+/// How `openssl` writes the group of the key exchange, without its spaces.
+fn temp_key(group: &str) -> &'static [&'static str] {
+    match group {
+        "x25519" => &["TempKey:X25519"],
+        "secp256r1" => &["TempKey:ECDH,prime256v1", "TempKey:ECDH,P-256"],
+        "secp384r1" => &["TempKey:ECDH,secp384r1", "TempKey:ECDH,P-384"],
+        _ => panic!("{group}"),
+    }
+}
+
+#[test]
+fn the_groups_are_those_listed_by_either_name() {
+    with_openssl(|bench| {
+        // An ECDSA certificate would ask for a group of its own in TLS 1.2.
+        let own = Own::new(bench, "server", &certs().rsa);
+        for engine in engines() {
+            for version in super::rig::VERSIONS {
+                for (list, group) in [
+                    ("x25519", "x25519"),
+                    ("X25519", "x25519"),
+                    ("secp256r1", "secp256r1"),
+                    ("P-256", "secp256r1"),
+                    ("p-384", "secp384r1"),
+                    ("SECP384R1", "secp384r1"),
+                ] {
+                    let case = format!("{engine:?} {version} {list}");
+                    let builder = at(version, server_builder(engine).identity(certs().rsa.identity()).groups(list));
+                    let Some(server) = context(engine, "groups", builder) else { continue };
+                    let (ours, said) = serve(bench, &server, s_client, |file| file.group()).expect();
+                    let squeezed = squeezed(&said);
+                    assert!(temp_key(group).iter().any(|key| squeezed.contains(key)), "{case}: {said}");
+                    // OpenSSL's server does not tell in TLS 1.2.
+                    let knows = version == Version::Tls1_3 || engine != Engine::OpenSsl;
+                    assert_eq!(ours.as_deref(), Some(group).filter(|_| knows), "{case}");
+
+                    let client = at(version, client_builder(engine).groups(list)).build().expect("context");
+                    let (ours, said) =
+                        visit(bench, &client, |port| s_server(port, 1, &own), |file| file.group()).expect();
+                    assert_eq!(ours.as_deref(), Some(group), "{case}: {said}");
+                }
+            }
+        }
+    });
+}
+
+/// A group that the server has, but for which the client has sent no key (RFC 8446, section 4.1.4).
+#[test]
+fn a_group_second_on_the_client_s_list_costs_a_round_trip_and_is_agreed_on() {
+    with_openssl(|bench| {
+        let own = Own::new(bench, "server", &certs().ecdsa);
+        for engine in engines() {
+            let builder = at(Version::Tls1_3, server_builder(engine).groups("secp384r1"));
+            let Some(server) = context(engine, "groups", builder) else { continue };
+            let client = |port| {
+                let mut command = s_client(port);
+                command.args(["-msg", "-groups", "X25519:P-384"]);
+                command
+            };
+            let (group, said) = serve(bench, &server, client, |file| file.group()).expect();
+            assert_eq!(said.matches(", ClientHello").count(), 2, "{engine:?}: {said}");
+            assert_eq!(group.as_deref(), Some("secp384r1"), "{engine:?}");
+
+            let client = client_builder(engine).groups("x25519:secp384r1").build().expect("context");
+            let server = |port| {
+                let mut command = s_server(port, 1, &own);
+                command.args(["-msg", "-groups", "P-384"]);
+                command
+            };
+            let (group, said) = visit(bench, &client, server, |file| file.group()).expect();
+            assert_eq!(said.matches(", ClientHello").count(), 2, "{engine:?}: {said}");
+            assert_eq!(group.as_deref(), Some("secp384r1"), "{engine:?}");
+        }
+    });
+}
+
+#[test]
+fn no_group_in_common_is_a_handshake_failure() {
+    with_openssl(|bench| {
+        for engine in engines() {
+            let builder = at(Version::Tls1_3, server_builder(engine).groups("secp384r1"));
+            let Some(server) = context(engine, "groups", builder) else { continue };
+            let client = |port| {
+                let mut command = s_client(port);
+                command.args(["-groups", "X25519"]);
+                command
+            };
+            serve(bench, &server, client, |_| ()).refused(ErrorKind::LocalAlert(40), "alert number 40");
+        }
+    });
+}
+
+#[test]
+fn the_signature_algorithms_are_those_listed() {
+    with_openssl(|bench| {
+        let own = Own::new(bench, "server", &certs().rsa);
+        for engine in engines() {
+            for version in super::rig::VERSIONS {
+                for (name, digest) in [("rsa_pss_rsae_sha512", "SHA512"), ("RSA_PSS_RSAE_SHA384", "SHA384")] {
+                    let builder = Context::builder().identity(certs().rsa.identity()).signature_algorithms(name);
+                    let Some(server) = context(engine, "signature_algorithms", at(version, builder)) else { continue };
+                    let (_, said) = serve(bench, &server, s_client, |_| ()).expect();
+                    assert!(said.contains(&format!("Peer signing digest: {digest}\n")), "{engine:?} {version}: {said}");
+                    assert!(said.contains("Peer signature type: RSA-PSS\n"), "{engine:?} {version}: {said}");
+
+                    // With what the test CA signs its certificates.
+                    let list = format!("{name}:ecdsa_secp256r1_sha256");
+                    let client =
+                        at(version, client_builder(engine).signature_algorithms(&list)).build().expect("context");
+                    let (_, said) = visit(bench, &client, |port| s_server(port, 1, &own), |_| ()).expect();
+                    let offered = format!("\nSignature Algorithms: RSA-PSS+{digest}:ECDSA+SHA256\n");
+                    assert!(said.contains(&offered), "{engine:?} {version}: {said}");
+                }
+                // What is not listed is not used, though the key could.
+                let builder = Context::builder().identity(certs().rsa.identity());
+                let builder = at(version, builder.signature_algorithms("rsa_pss_rsae_sha512"));
+                let Some(server) = context(engine, "signature_algorithms", builder) else { continue };
+                let client = |port| {
+                    let mut command = s_client(port);
+                    command.args(["-sigalgs", "rsa_pss_rsae_sha256"]);
+                    command
+                };
+                serve(bench, &server, client, |_| ()).refused(ErrorKind::LocalAlert(40), "alert number 40");
+            }
+        }
+    });
+}
+
+#[test]
+fn names_that_are_none_are_refused_with_the_option() {
+    for engine in engines() {
+        let options: [(&str, fn(ContextBuilder, &str) -> ContextBuilder); 4] = [
+            ("cipher_list", ContextBuilder::cipher_list),
+            ("ciphersuites", ContextBuilder::ciphersuites),
+            ("groups", ContextBuilder::groups),
+            ("signature_algorithms", ContextBuilder::signature_algorithms),
+        ];
+        for (option, set) in options {
+            if super::rig::refused(engine).contains(&option) {
+                continue;
+            }
+            for bad in ["NO_SUCH_THING", "with\0nul", ":"] {
+                let error = set(client_builder(engine), bad).build().expect_err("a name that is none");
+                assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{engine:?} {option} {bad:?}: {error}");
+                assert!(error.to_string().contains(option), "{engine:?} {option} {bad:?}: {error}");
+            }
+        }
+    }
+}

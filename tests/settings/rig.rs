@@ -1,0 +1,261 @@
+//! Our end of a connection with a tool, and what the tool said of it.
+
+use std::fs;
+use std::io::{self, Read, Write};
+use std::net::{Ipv4Addr, Shutdown, TcpListener};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rcgen::{CertificateParams, DnType};
+use sslfile::{Context, ContextBuilder, Engine, ErrorKind, SslFile, Version};
+
+use crate::authority::Authority;
+use crate::common::{kind_of, Pair, NAME};
+use crate::harness::{accept, connect, find, free_port, run, Bench, Peer};
+
+pub const VERSIONS: [Version; 2] = [Version::Tls1_2, Version::Tls1_3];
+
+/// This version only.
+pub fn at(version: Version, builder: ContextBuilder) -> ContextBuilder {
+    builder.min_version(version).max_version(version)
+}
+
+/// What an engine refuses at `build`, by the names of the options.
+pub fn refused(engine: Engine) -> &'static [&'static str] {
+    match engine {
+        Engine::Native => &[
+            "add_identity",
+            "choose_identity",
+            "cipher_list",
+            "ciphersuites",
+            "client_auth",
+            "groups",
+            "key_log",
+            "key_log_file",
+            "ocsp_stapling",
+            "pin",
+            "prefer_server_order",
+            "session_cache_size",
+            "session_lifetime",
+            "session_resumption",
+            "signature_algorithms",
+            "tickets",
+            "verify",
+        ],
+        _ => &[],
+    }
+}
+
+/// The context, unless the engine must refuse this option, and does.
+#[track_caller]
+pub fn context(engine: Engine, option: &str, builder: ContextBuilder) -> Option<Context> {
+    let built = builder.engine(engine).build();
+    if !refused(engine).contains(&option) {
+        return Some(built.unwrap_or_else(|e| panic!("{engine:?}, {option}: {e}")));
+    }
+    assert_unsupported(&built.expect_err("it cannot do this"), option, engine);
+    None
+}
+
+#[track_caller]
+pub fn assert_unsupported(error: &io::Error, option: &str, engine: Engine) {
+    assert_eq!(error.kind(), io::ErrorKind::Unsupported, "{error}");
+    assert_eq!(kind_of(error), Some(ErrorKind::Unsupported));
+    let text = error.to_string();
+    assert!(text.contains(option) && text.contains(&format!("{engine:?}")), "{option} and {engine:?}: {text}");
+}
+
+/// Runs a test if there is the `openssl` command.
+pub fn with_openssl(test: impl FnOnce(&Bench) + Send + 'static) {
+    run(find(&["openssl"]), move |bench, _| test(bench));
+}
+
+pub fn s_client(port: u16) -> Command {
+    let mut command = Command::new("openssl");
+    command.args(["s_client", "-nocommands", "-connect"]).arg(format!("127.0.0.1:{port}"));
+    command
+}
+
+/// One that asks for a server of this name.
+pub fn asking(port: u16, name: Option<&str>) -> Command {
+    let mut command = s_client(port);
+    match name {
+        Some(name) => command.args(["-servername", name]),
+        None => command.arg("-noservername"),
+    };
+    command
+}
+
+/// One that takes so many connections.
+pub fn s_server(port: u16, connections: usize, own: &Own) -> Command {
+    let mut command = Command::new("openssl");
+    command.args(["s_server", "-accept"]).arg(format!("127.0.0.1:{port}"));
+    command.arg("-naccept").arg(connections.to_string());
+    command.arg("-cert").arg(&own.leaf).arg("-key").arg(&own.key).arg("-cert_chain").arg(&own.chain);
+    command
+}
+
+pub fn flag(version: Version) -> &'static str {
+    match version {
+        Version::Tls1_2 => "-tls1_2",
+        _ => "-tls1_3",
+    }
+}
+
+/// A chain and its key on disk.
+pub struct Own {
+    pub leaf: PathBuf,
+    pub chain: PathBuf,
+    pub key: PathBuf,
+}
+
+impl Own {
+    pub fn new(bench: &Bench, name: &str, pair: &Pair) -> Own {
+        let end = "-----END CERTIFICATE-----";
+        let leaf = pair.chain.split_inclusive(end).next().expect("leaf");
+        Own {
+            leaf: write(bench, &format!("{name}.leaf.pem"), leaf),
+            chain: write(bench, &format!("{name}.pem"), &pair.chain[leaf.len()..].replace(leaf, "")),
+            key: write(bench, &format!("{name}.key"), &pair.key),
+        }
+        .with_a_chain(pair)
+    }
+
+    /// A file without a certificate in it is an error to `openssl`.
+    fn with_a_chain(self, pair: &Pair) -> Own {
+        if !fs::read_to_string(&self.chain).expect("file").contains("BEGIN") {
+            fs::write(&self.chain, &pair.chain).expect("file");
+        }
+        self
+    }
+}
+
+pub fn write(bench: &Bench, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
+    let path = bench.files.folder.path().join(name);
+    fs::write(&path, content).expect("write a file");
+    path
+}
+
+/// A certificate of this authority for one name.
+pub fn named(authority: &Authority, name: &str) -> Pair {
+    let mut params = CertificateParams::new([name.to_string()]).expect("name");
+    params.distinguished_name.push(DnType::CommonName, name);
+    authority.sign(params)
+}
+
+/// The same text without white space, which tools put where they like.
+pub fn squeezed(text: &str) -> String {
+    text.split_whitespace().collect()
+}
+
+/// A connection that is over.
+pub struct Met<T> {
+    /// What we saw, or how it failed.
+    pub ours: io::Result<T>,
+    /// What the tool said on standard output and standard error.
+    pub said: String,
+}
+
+impl<T> Met<T> {
+    #[track_caller]
+    pub fn expect(self) -> (T, String) {
+        match self.ours {
+            Ok(seen) => (seen, self.said),
+            Err(e) => panic!("{e}; the peer said: {}", self.said),
+        }
+    }
+
+    #[track_caller]
+    pub fn expect_err(self) -> (io::Error, String) {
+        match self.ours {
+            Ok(_) => panic!("it was accepted; the peer said: {}", self.said),
+            Err(e) => (e, self.said),
+        }
+    }
+
+    /// How we refused the peer, or were refused by it, and that it says so.
+    #[track_caller]
+    pub fn refused(self, kind: ErrorKind, alert: &str) -> String {
+        let (error, said) = self.expect_err();
+        assert_eq!(kind_of(&error), Some(kind), "{error}; the peer said: {said}");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidData, "{error}");
+        assert!(said.contains(alert), "{error}; no {alert:?} in what the peer said: {said}");
+        error.to_string()
+    }
+}
+
+/// A word, our close_notify, and all that the peer has to say. (In TLS 1.3 a client hears of its refusal only then.)
+pub fn converse(file: &SslFile) -> io::Result<()> {
+    let mut out = file;
+    out.write_all(b"hello\n")?;
+    file.shutdown(Shutdown::Write)?;
+    let mut rest = Vec::new();
+    let mut input = file;
+    input.read_to_end(&mut rest).map(drop)
+}
+
+fn talk<T>(opened: io::Result<SslFile>, look: impl FnOnce(&SslFile) -> T) -> io::Result<T> {
+    let file = opened?;
+    converse(&file)?;
+    Ok(look(&file))
+}
+
+/// We are the server.
+pub fn serve<T>(
+    bench: &Bench,
+    context: &Context,
+    client: impl FnOnce(u16) -> Command,
+    look: impl FnOnce(&SslFile) -> T,
+) -> Met<T> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+    let peer = bench.spawn(&mut client(listener.local_addr().expect("address").port()));
+    let stream = accept(&peer, &listener);
+    let ours = talk(SslFile::server(stream, context).map_err(io::Error::from), look);
+    Met { ours, said: all_said(peer) }
+}
+
+/// A tool that is a server, for several connections.
+pub struct Server {
+    pub port: u16,
+    peer: Peer,
+}
+
+impl Server {
+    pub fn start(bench: &Bench, server: impl FnOnce(u16) -> Command) -> Server {
+        let port = free_port();
+        Server { port, peer: bench.spawn(&mut server(port)) }
+    }
+
+    pub fn visit<T>(&self, context: &Context, name: &str, look: impl FnOnce(&SslFile) -> T) -> io::Result<T> {
+        let stream = connect(&self.peer, self.port).expect("it listens");
+        talk(SslFile::client(stream, context, name).map_err(io::Error::from), look)
+    }
+
+    pub fn said(self) -> String {
+        all_said(self.peer)
+    }
+}
+
+/// We are a client, for one connection.
+pub fn visit<T>(
+    bench: &Bench,
+    context: &Context,
+    server: impl FnOnce(u16) -> Command,
+    look: impl FnOnce(&SslFile) -> T,
+) -> Met<T> {
+    let server = Server::start(bench, server);
+    let ours = server.visit(context, NAME, look);
+    Met { ours, said: server.said() }
+}
+
+/// All that a tool says until its end.
+pub fn all_said(mut peer: Peer) -> String {
+    let mut out = Vec::new();
+    peer.stdout.take().expect("stdout").read_to_end(&mut out).expect("read");
+    peer.exit();
+    format!("{}{}", String::from_utf8_lossy(&out), peer.said.to_the_end())
+}
+
+pub fn text(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()))
+}

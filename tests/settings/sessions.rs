@@ -1,0 +1,221 @@
+//! Resumption: by clients of ours whose context keeps the sessions, and by others at our servers.
+
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use sslfile::{ContextBuilder, Engine, Version};
+
+use super::rig::{
+    assert_unsupported, at, context, flag, s_client, s_server, serve, text, with_openssl, write, Own, Server, VERSIONS,
+};
+use crate::common::{certs, client_builder, engines, server_builder, tcp_pair, NAME};
+use crate::harness::Bench;
+
+/// How servers let sessions be resumed: the version, and the arguments of `s_server`.
+const WAYS: [(Version, &[&str]); 4] = [
+    (Version::Tls1_2, &["-tls1_2"]),
+    (Version::Tls1_2, &["-tls1_2", "-no_ticket"]),
+    (Version::Tls1_3, &["-tls1_3"]),
+    (Version::Tls1_3, &["-tls1_3", "-no_ticket"]),
+];
+
+/// Connections in a row to one server that keeps sessions; whether each was resumed, as both ends say.
+fn visits(bench: &Bench, ways: &[&str], names: &[&str], visit: impl Fn(&Server, &str) -> bool) -> Vec<bool> {
+    let own = Own::new(bench, "server", &certs().ecdsa);
+    let server = Server::start(bench, |port| {
+        let mut command = s_server(port, names.len(), &own);
+        command.args(ways);
+        command
+    });
+    let resumed: Vec<bool> = names.iter().map(|name| visit(&server, name)).collect();
+    let said = server.said();
+    assert_eq!(said.matches("Reused session-id").count(), resumed.iter().filter(|yes| **yes).count(), "{said}");
+    resumed
+}
+
+fn context_for(engine: Engine, option: &str, builder: ContextBuilder) -> Option<sslfile::Context> {
+    context(engine, option, builder)
+}
+
+fn go(server: &Server, context: &sslfile::Context, name: &str) -> bool {
+    server.visit(context, name, |file| file.is_resumed().expect("it knows")).expect("visit")
+}
+
+#[test]
+fn clients_of_one_context_share_sessions_by_tickets_and_by_ids() {
+    with_openssl(|bench| {
+        for engine in engines() {
+            for (version, ways) in WAYS {
+                let builder = at(version, client_builder(engine).session_resumption(true));
+                let Some(client) = context_for(engine, "session_resumption", builder) else { continue };
+                let resumed = visits(bench, ways, &[NAME, NAME, NAME], |server, name| {
+                    // Each on its own clone of the context.
+                    go(server, &client.clone(), name)
+                });
+                assert_eq!(resumed, [false, true, true], "{engine:?} {ways:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_session_is_for_one_name_and_one_context() {
+    with_openssl(|bench| {
+        for engine in engines() {
+            let make = || context_for(engine, "session_resumption", client_builder(engine).session_resumption(true));
+            let (Some(client), Some(other)) = (make(), make()) else { continue };
+            let resumed = visits(bench, &[], &[NAME, "127.0.0.1", NAME], |server, name| go(server, &client, name));
+            assert_eq!(resumed, [false, false, true], "{engine:?}");
+            let resumed = visits(bench, &[], &[NAME, NAME], |server, name| {
+                go(server, if server.port == 0 { &client } else { &other }, name)
+            });
+            assert_eq!(resumed, [false, true], "{engine:?}");
+        }
+    });
+}
+
+#[test]
+fn a_client_with_a_certificate_resumes_when_asked_only() {
+    with_openssl(|bench| {
+        for engine in engines() {
+            let builder = || client_builder(engine).identity(certs().client.identity());
+            let asked = builder().session_resumption(true);
+            let Some(asked) = context_for(engine, "session_resumption", asked) else { continue };
+            let quiet = builder().build().expect("context");
+            let go_with =
+                |client: &sslfile::Context| visits(bench, &[], &[NAME, NAME], |server, name| go(server, client, name));
+            assert_eq!(go_with(&quiet), [false, false], "{engine:?}");
+            assert_eq!(go_with(&asked), [false, true], "{engine:?}");
+            let off = client_builder(engine).session_resumption(false).build().expect("context");
+            assert_eq!(go_with(&off), [false, false], "{engine:?}");
+        }
+    });
+}
+
+#[test]
+fn a_session_too_old_is_not_offered() {
+    with_openssl(|bench| {
+        const LIFETIME: Duration = Duration::from_secs(1);
+        for engine in engines() {
+            for (version, ways) in WAYS {
+                let builder = at(version, client_builder(engine).session_lifetime(LIFETIME));
+                let Some(client) = context_for(engine, "session_lifetime", builder) else { continue };
+                let mut begun = Instant::now();
+                let names = [NAME, NAME, NAME];
+                let visited = std::cell::Cell::new(0);
+                let resumed = visits(bench, ways, &names, |server, name| {
+                    if visited.replace(visited.get() + 1) == 2 {
+                        // The newest session is younger than the second visit.
+                        thread::sleep(LIFETIME + Duration::from_millis(50));
+                    }
+                    go(server, &client, name)
+                });
+                let slow = std::mem::replace(&mut begun, Instant::now()).elapsed() > 2 * LIFETIME;
+                assert!(resumed == [false, true, false] || (slow && !resumed[2]), "{engine:?} {ways:?}: {resumed:?}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_client_keeps_sessions_of_so_many_servers() {
+    with_openssl(|bench| {
+        for engine in engines() {
+            for (size, expected) in [
+                (0, [false, false, false, false, false]),
+                (1, [false, true, false, false, false]),
+                (2, [false, true, false, true, true]),
+            ] {
+                let builder = client_builder(engine).session_cache_size(size);
+                let Some(client) = context_for(engine, "session_cache_size", builder) else { continue };
+                let names = [NAME, NAME, "127.0.0.1", NAME, "127.0.0.1"];
+                let resumed = visits(bench, &[], &names, |server, name| go(server, &client, name));
+                assert_eq!(resumed, expected, "{engine:?} {size}");
+            }
+        }
+    });
+}
+
+/// A visit of `s_client` that takes its session from a file, or leaves it there.
+fn client(port: u16, version: Version, option: &str, session: &Path) -> std::process::Command {
+    let mut command = s_client(port);
+    command.args([flag(version), option]).arg(session);
+    command
+}
+
+#[test]
+fn our_servers_resume_unless_told_not_to() {
+    with_openssl(|bench| {
+        let session = write(bench, "session", "");
+        for engine in engines().into_iter().filter(|engine| *engine != Engine::Native) {
+            for version in VERSIONS {
+                for (resumption, resumed) in [(None, true), (Some(true), true), (Some(false), false)] {
+                    let builder = at(version, server_builder(engine));
+                    let builder = resumption.iter().fold(builder, |b, yes| b.session_resumption(*yes));
+                    let server = builder.build().expect("context");
+                    let first = serve(bench, &server, |port| client(port, version, "-sess_out", &session), |_| ());
+                    first.expect();
+                    let again = |port| client(port, version, "-sess_in", &session);
+                    if !resumed && version == Version::Tls1_3 {
+                        // Nothing was given that could be kept.
+                        let (_, said) = serve(bench, &server, s_client, |_| ()).expect();
+                        assert!(!said.contains("New Session Ticket arrived"), "{engine:?}: {said}");
+                        continue;
+                    }
+                    let (ours, said) = serve(bench, &server, again, |file| file.is_resumed()).expect();
+                    assert_eq!(ours, Some(resumed), "{engine:?} {version} {resumption:?}");
+                    assert_eq!(said.contains("Reused, TLSv1."), resumed, "{engine:?} {version} {resumption:?}: {said}");
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn a_server_remembers_so_many_sessions() {
+    with_openssl(|bench| {
+        let version = Version::Tls1_2;
+        for engine in engines() {
+            for (size, remembered) in [(0, None), (1, Some([false, true])), (2, Some([true, true]))] {
+                let builder = at(version, server_builder(engine).session_cache_size(size));
+                let Some(server) = context_for(engine, "session_cache_size", builder) else { continue };
+                // Without tickets, so that the server must remember.
+                let files = ["one", "two"].map(|name| write(bench, name, ""));
+                let visit = |option, file: &Path| {
+                    let start = |port| {
+                        let mut command = client(port, version, option, file);
+                        command.arg("-no_ticket");
+                        command
+                    };
+                    serve(bench, &server, start, |file| file.is_resumed()).expect().0
+                };
+                for file in &files {
+                    assert_eq!(visit("-sess_out", file), Some(false));
+                }
+                let Some(remembered) = remembered else {
+                    for file in files {
+                        assert_eq!(text(&file), "", "{engine:?}: a session that nobody remembers");
+                    }
+                    continue;
+                };
+                // The second first: to resume counts as use.
+                let two = visit("-sess_in", &files[1]);
+                let one = visit("-sess_in", &files[0]);
+                assert_eq!([one, two], remembered.map(Some), "{engine:?} {size}");
+            }
+        }
+    });
+}
+
+/// The `openssl` crate has no way to set it.
+#[test]
+fn a_server_s_lifetime_is_refused_where_it_cannot_be_set() {
+    let engine = Engine::OpenSsl;
+    if !engine.is_available() {
+        return;
+    }
+    let context = server_builder(engine).session_lifetime(Duration::from_secs(1)).build().expect("clients can");
+    let error = sslfile::SslFile::server(tcp_pair().1, &context).map(drop).expect_err("servers cannot");
+    assert_unsupported(&error.into(), "session_lifetime", engine);
+}
