@@ -22,7 +22,7 @@ impl Alert {
         alert_name(self.number)
     }
 
-    /// Whether we sent it; else the peer did.
+    /// Whether it is ours; else the peer sent it.
     pub fn is_ours(&self) -> bool {
         self.is_ours
     }
@@ -37,8 +37,8 @@ impl Alert {
         &self.peer
     }
 
-    /// What had come from a peer that speaks no TLS, when that is why we sent this alert. The stream can then be taken
-    /// back, with these bytes, and answered in plain.
+    /// What had come from a client that speaks no TLS, when that is what this alert is about. It has not been sent: the stream
+    /// can be taken back, with these bytes, and answered in plain.
     pub fn not_tls(&self) -> Option<&[u8]> {
         self.not_tls.as_deref()
     }

@@ -45,6 +45,8 @@ pub struct Connection {
     /// Whom we expect, on a client.
     expected: String,
     lenient_eof: bool,
+    /// A user is told of clients without TLS and may answer them: an alert in front of that would spoil the answer.
+    answers_plain: bool,
     handshake_done: bool,
     /// The handshake has been begun: the library has been called.
     begun: bool,
@@ -131,6 +133,7 @@ impl Connection {
             role,
             expected,
             lenient_eof: context.lenient_eof(),
+            answers_plain: role == Role::Server && context.on_alert().is_some(),
             handshake_done: false,
             begun: false,
             recognised: false,
@@ -343,6 +346,7 @@ impl Connection {
             role: Role::Client,
             expected: String::new(),
             lenient_eof: true,
+            answers_plain: false,
             handshake_done: true,
             begun: true,
             recognised: true,
@@ -696,7 +700,9 @@ impl Connection {
             const UNEXPECTED_MESSAGE: u8 = 10;
             debug_assert_eq!(alert_name(UNEXPECTED_MESSAGE), "unexpected_message");
             let not_tls = (self.role == Role::Server).then(|| bytes.to_vec());
-            self.wire.send(&[21, 3, 1, 0, 2, 2, UNEXPECTED_MESSAGE]);
+            if !self.answers_plain {
+                self.wire.send(&[21, 3, 1, 0, 2, 2, UNEXPECTED_MESSAGE]);
+            }
             self.fail(Error::new(ErrorKind::NotTls, text));
             self.note_alert(UNEXPECTED_MESSAGE, true);
             if let Some(alert) = self.alerts.last_mut() {

@@ -342,7 +342,9 @@ impl ContextBuilder {
     }
 
     /// Told of each alert that a file of this context sends or receives, close_notify included, and, on a server, of the
-    /// bytes that a client without TLS sent ([`Alert::not_tls`]). Called in whichever thread comes upon it, with no lock
+    /// bytes that a client without TLS sent ([`Alert::not_tls`]); such a client is then not sent the alert, so that whoever takes
+    /// the stream back ([`OpenError::into_parts`](crate::OpenError::into_parts), [`SslFile::release`](crate::SslFile::release))
+    /// may answer it in plain. Called in whichever thread comes upon it, with no lock
     /// held; a panic in it goes no further. Some alerts that we send are not told, as the library does not tell us:
     /// those of [`Engine::Native`] that went out encrypted.
     ///

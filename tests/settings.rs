@@ -13,13 +13,22 @@ mod common;
 mod harness;
 
 mod settings {
+    mod alerts;
     mod alpn;
     mod ciphers;
     mod client_auth;
+    mod facts;
+    mod foreign;
+    mod fragments;
     mod identities;
+    mod key_log;
+    mod ocsp;
+    mod pins;
     mod rig;
     mod sessions;
     mod sni;
     mod tickets;
+    mod trust;
     mod unsupported;
+    mod verify;
 }

@@ -2,9 +2,10 @@
 
 use std::fs;
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, Shutdown, TcpListener};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::thread::{self, JoinHandle};
 
 use rcgen::{CertificateParams, DnType};
 use sslfile::{Context, ContextBuilder, Engine, ErrorKind, SslFile, Version};
@@ -254,6 +255,59 @@ pub fn all_said(mut peer: Peer) -> String {
     peer.stdout.take().expect("stdout").read_to_end(&mut out).expect("read");
     peer.exit();
     format!("{}{}", String::from_utf8_lossy(&out), peer.said.to_the_end())
+}
+
+/// Between two ends: takes one connection to its port on to another, and keeps what has gone each way.
+pub struct Relay {
+    pub port: u16,
+    pumps: JoinHandle<[Vec<u8>; 2]>,
+}
+
+impl Relay {
+    pub fn to(target: u16) -> Relay {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
+        let port = listener.local_addr().expect("address").port();
+        let pumps = thread::spawn(move || {
+            let (near, _) = listener.accept().expect("accept");
+            let far = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).expect("connect");
+            let clone = |stream: &TcpStream| stream.try_clone().expect("clone");
+            let (from, to) = (clone(&near), clone(&far));
+            let there = thread::spawn(move || pump(from, to));
+            let back = pump(far, near);
+            [there.join().expect("pump"), back]
+        });
+        Relay { port, pumps }
+    }
+
+    /// What went to the target, and what came back, when both have ended.
+    pub fn seen(self) -> [Vec<u8>; 2] {
+        self.pumps.join().expect("relay")
+    }
+}
+
+fn pump(mut from: TcpStream, mut to: TcpStream) -> Vec<u8> {
+    let (mut seen, mut buf) = (Vec::new(), [0; 16 << 10]);
+    while let Ok(n @ 1..) = from.read(&mut buf) {
+        seen.extend_from_slice(&buf[..n]);
+        if to.write_all(&buf[..n]).is_err() {
+            break;
+        }
+    }
+    let _ = to.shutdown(Shutdown::Write);
+    seen
+}
+
+/// The records in a stream of bytes: type, and length of the body.
+pub fn records(mut bytes: &[u8]) -> Vec<(u8, usize)> {
+    let mut records = Vec::new();
+    while let [kind, _, _, high, low, rest @ ..] = bytes {
+        let length = usize::from(u16::from_be_bytes([*high, *low]));
+        assert!(rest.len() >= length, "half a record");
+        records.push((*kind, length));
+        bytes = &rest[length..];
+    }
+    assert!(bytes.is_empty(), "half a header");
+    records
 }
 
 pub fn text(path: &Path) -> String {

@@ -35,6 +35,10 @@ impl Authority {
         Authority { pem, issuer: Issuer::new(params, key) }
     }
 
+    pub fn key_pem(&self) -> String {
+        self.issuer.key().serialize_pem()
+    }
+
     pub fn certificate(&self) -> Certificate {
         Certificate::from_pem(self.pem.as_bytes()).expect("ca")
     }

@@ -1,0 +1,308 @@
+//! Contexts made with the libraries themselves, in each role, with all of `SslFile`.
+#![cfg(not(any(windows, target_vendor = "apple")))]
+
+use std::io::{self, Read, Write};
+use std::net::Shutdown;
+use std::thread;
+
+use openssl::pkey::PKey;
+use openssl::ssl::{SslAcceptor, SslConnector, SslContext, SslContextBuilder, SslMethod, SslVerifyMode, SslVersion};
+use openssl::x509::X509;
+use sslfile::{Context, Engine, ErrorKind, SslFile, Version};
+
+use super::rig::{asking, assert_unsupported, flag, s_server, serve, with_openssl, Own, Server, VERSIONS};
+use crate::common::{certs, engines, kind_of, pattern, tcp_pair, until_ready, within, LONG, NAME};
+use crate::harness::accept;
+
+fn leaf() -> X509 {
+    X509::from_pem(certs().ecdsa.chain.as_bytes()).expect("leaf")
+}
+
+fn key() -> PKey<openssl::pkey::Private> {
+    PKey::private_key_from_pem(certs().ecdsa.key.as_bytes()).expect("key")
+}
+
+fn root() -> X509 {
+    X509::from_pem(certs().ca_pem.as_bytes()).expect("root")
+}
+
+fn connector() -> SslConnector {
+    let mut builder = SslConnector::builder(SslMethod::tls()).expect("builder");
+    builder.cert_store_mut().add_cert(root()).expect("root");
+    builder.set_alpn_protos(b"\x03two\x03one").expect("alpn");
+    builder.build()
+}
+
+fn acceptor() -> SslAcceptor {
+    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("builder");
+    builder.set_certificate(&leaf()).expect("leaf");
+    builder.set_private_key(&key()).expect("key");
+    builder.set_min_proto_version(Some(SslVersion::TLS1_2)).expect("version");
+    builder.build()
+}
+
+/// For both roles, with none of the modes that `SslConnector` and `SslAcceptor` set.
+fn bare() -> SslContextBuilder {
+    let mut builder = SslContext::builder(SslMethod::tls()).expect("builder");
+    builder.set_certificate(&leaf()).expect("leaf");
+    builder.set_private_key(&key()).expect("key");
+    builder.cert_store_mut().add_cert(root()).expect("root");
+    builder.set_verify(SslVerifyMode::PEER);
+    builder
+}
+
+fn native_connector() -> native_tls::TlsConnector {
+    let mut builder = native_tls::TlsConnector::builder();
+    let root = native_tls::Certificate::from_pem(certs().ca_pem.as_bytes()).expect("root");
+    builder.disable_built_in_roots(true).add_root_certificate(root).request_alpns(&["two", "one"]);
+    builder.build().expect("connector")
+}
+
+fn native_acceptor() -> native_tls::TlsAcceptor {
+    let pair = &certs().ecdsa;
+    let identity = native_tls::Identity::from_pkcs8(pair.chain.as_bytes(), pair.key.as_bytes());
+    native_tls::TlsAcceptor::new(identity.expect("identity")).expect("acceptor")
+}
+
+fn has(engine: Engine) -> bool {
+    engines().contains(&engine)
+}
+
+/// Those for clients, by what they were made of.
+fn clients() -> Vec<(&'static str, Context)> {
+    let mut clients: Vec<(&str, Context)> = Vec::new();
+    #[cfg(feature = "openssl")]
+    {
+        clients.push(("SslConnector", connector().into()));
+        let mut alpn = bare();
+        alpn.set_alpn_protos(b"\x03two\x03one").expect("alpn");
+        clients.push(("SslContext", alpn.build().into()));
+    }
+    #[cfg(feature = "native-tls")]
+    clients.push(("TlsConnector", native_connector().into()));
+    clients
+}
+
+fn servers() -> Vec<(&'static str, Context)> {
+    let mut servers: Vec<(&str, Context)> = Vec::new();
+    #[cfg(feature = "openssl")]
+    {
+        servers.push(("SslAcceptor", acceptor().into()));
+        let mut unasking = bare();
+        unasking.set_verify(SslVerifyMode::NONE);
+        servers.push(("SslContext", unasking.build().into()));
+    }
+    #[cfg(feature = "native-tls")]
+    servers.push(("TlsAcceptor", native_acceptor().into()));
+    servers
+}
+
+#[test]
+fn they_say_which_engine_they_are_of() {
+    for (name, context) in clients().iter().chain(&servers()) {
+        let engine = if name.starts_with("Tls") { Engine::Native } else { Engine::OpenSsl };
+        assert_eq!(context.engine(), engine, "{name}");
+        assert!(has(engine));
+    }
+}
+
+#[test]
+fn clients_speak_with_a_real_server_and_what_they_were_told_holds() {
+    with_openssl(|bench| {
+        let own = Own::new(bench, "server", &certs().ecdsa);
+        for (name, context) in clients() {
+            for version in VERSIONS {
+                let server = Server::start(bench, |port| {
+                    let mut command = s_server(port, 1, &own);
+                    command.args([flag(version), "-alpn", "one,two", "-servername", "other.example"]);
+                    command.arg("-cert2").arg(&own.leaf).arg("-key2").arg(&own.key);
+                    command
+                });
+                let alpn = server.visit(&context, NAME, |file| file.alpn()).unwrap_or_else(|e| panic!("{name}: {e}"));
+                assert_eq!(alpn.as_deref(), Some(&b"one"[..]), "{name}");
+                let said = server.said();
+                assert!(said.contains("Hostname in TLS extension: \"localhost\""), "{name}: {said}");
+            }
+        }
+    });
+}
+
+#[test]
+fn servers_speak_with_a_real_client() {
+    with_openssl(|bench| {
+        for (name, context) in servers() {
+            let (seen, said) =
+                serve(bench, &context, |port| asking(port, Some("a.example")), |f| f.server_name()).expect();
+            assert!(said.contains("CN = localhost"), "{name}: {said}");
+            let knows = context.engine() == Engine::OpenSsl;
+            assert_eq!(seen.as_deref(), Some("a.example").filter(|_| knows), "{name}");
+        }
+    });
+}
+
+#[test]
+fn the_name_given_when_opening_is_what_counts() {
+    for (name, client) in clients() {
+        for (server_name, server) in servers() {
+            within(LONG, {
+                let client = client.clone();
+                move || {
+                    let (c, s) = tcp_pair();
+                    let refused = thread::spawn(move || SslFile::server(s, &server).map(drop).map_err(io::Error::from));
+                    let error = SslFile::client(c, &client, "wrong.example").map(drop).expect_err("another name");
+                    assert_eq!(error.kind(), ErrorKind::HostnameMismatch, "{name} at {server_name}: {error}");
+                    let error = refused.join().expect("server").expect_err("refused");
+                    assert_eq!(kind_of(&error), Some(ErrorKind::PeerAlert(42)), "{name} at {server_name}: {error}");
+                }
+            });
+        }
+    }
+}
+
+/// What `openssl` makes of a bare context is the user's choice.
+#[cfg(feature = "openssl")]
+#[test]
+fn a_bare_context_verifies_if_it_was_told_to() {
+    within(LONG, || {
+        let server = Context::builder().identity(certs().self_signed.identity()).build().expect("context");
+        let mut lax = bare();
+        lax.set_verify(SslVerifyMode::NONE);
+        for (client, accepted) in [(bare().build(), false), (lax.build(), true)] {
+            let (c, s) = tcp_pair();
+            thread::scope(|scope| {
+                scope.spawn(|| drop(SslFile::server(s, &server)));
+                let opened = SslFile::client(c, &client.into(), "any.example");
+                assert_eq!(opened.is_ok(), accepted, "{opened:?}");
+                if let Ok(file) = opened {
+                    assert_eq!(file.verified_chain(), None, "nothing was verified");
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn the_wrong_role_is_refused_with_a_clear_text() {
+    for (name, context) in clients().into_iter().filter(|(name, _)| *name != "SslContext") {
+        let error = SslFile::server(tcp_pair().1, &context).map(drop).expect_err("a client's");
+        assert_eq!(error.error().kind(), io::ErrorKind::InvalidInput, "{name}: {error}");
+        assert!(error.to_string().contains(name) && error.to_string().contains("clients only"), "{name}: {error}");
+    }
+    for (name, context) in servers().into_iter().filter(|(name, _)| *name != "SslContext") {
+        let error = SslFile::client(tcp_pair().0, &context, NAME).map(drop).expect_err("a server's");
+        assert_eq!(error.error().kind(), io::ErrorKind::InvalidInput, "{name}: {error}");
+        assert!(error.to_string().contains(name) && error.to_string().contains("servers only"), "{name}: {error}");
+    }
+}
+
+#[test]
+fn version_bounds_of_a_file_hold_or_are_refused() {
+    for (name, context) in clients() {
+        for (server_name, server) in servers() {
+            let options = SslFile::options().client(NAME).max_version(Version::Tls1_2);
+            let (c, s) = tcp_pair();
+            if context.engine() == Engine::Native {
+                let error = options.open(c, &context).map(drop).expect_err("fixed in the connector");
+                assert_unsupported(&error.into(), "version bounds", Engine::Native);
+                continue;
+            }
+            within(LONG, {
+                let context = context.clone();
+                move || {
+                    let opened = thread::spawn(move || SslFile::server(s, &server));
+                    let file = options.open(c, &context).unwrap_or_else(|e| panic!("{name} at {server_name}: {e}"));
+                    assert_eq!(file.version(), Some(Version::Tls1_2), "{name} at {server_name}");
+                    opened.join().expect("server").expect("server");
+                }
+            });
+        }
+    }
+}
+
+/// Data both ways at once, in both modes: more than the socket takes, so that writes have to wait and to be tried again with
+/// other buffers. This is what a bare `SslContext` without `ACCEPT_MOVING_WRITE_BUFFER` and `ENABLE_PARTIAL_WRITE` could not do
+/// if OpenSSL ever met the socket.
+#[test]
+fn much_data_goes_both_ways_in_both_modes() {
+    const DATA: usize = 4 << 20;
+    for (name, client) in clients() {
+        for (server_name, server) in servers() {
+            for nonblocking in [false, true] {
+                let client = client.clone();
+                let server = server.clone();
+                within(LONG, move || {
+                    let (c, s) = tcp_pair();
+                    let opened = thread::spawn(move || SslFile::server(s, &server).expect("server"));
+                    let client = SslFile::client(c, &client, NAME).expect("client");
+                    let server = opened.join().expect("server");
+                    for file in [&client, &server] {
+                        file.set_nonblocking(nonblocking).expect("mode");
+                    }
+                    thread::scope(|scope| {
+                        for (file, seed) in [(&client, 1), (&server, 2)] {
+                            scope.spawn(move || write_all(file, &pattern(seed, DATA)));
+                        }
+                        for (file, seed) in [(&client, 2), (&server, 1)] {
+                            scope.spawn(move || {
+                                assert!(read_all(file) == pattern(seed, DATA), "{name}, {server_name}: other data");
+                            });
+                        }
+                    });
+                });
+            }
+        }
+    }
+}
+
+fn write_all(file: &SslFile, data: &[u8]) {
+    let mut rest = data;
+    while !rest.is_empty() {
+        // Another buffer at each attempt, of another size.
+        let n = until_ready(file, || {
+            let piece = rest[..rest.len().min(50_000)].to_vec();
+            (&mut &*file).write(&piece)
+        });
+        rest = &rest[n.expect("write")..];
+    }
+    until_ready(file, || (&mut &*file).flush()).expect("flush");
+    file.shutdown(Shutdown::Write).expect("shutdown");
+}
+
+fn read_all(file: &SslFile) -> Vec<u8> {
+    let (mut data, mut buf) = (Vec::new(), vec![0; 32 << 10]);
+    loop {
+        match until_ready(file, || (&mut &*file).read(&mut buf)).expect("read") {
+            0 => return data,
+            n => data.extend_from_slice(&buf[..n]),
+        }
+    }
+}
+
+/// A record that is no data to a reader, in the midst of data: what `AUTO_RETRY` is for.
+#[cfg(feature = "openssl")]
+#[test]
+fn a_key_update_does_not_disturb_a_bare_context() {
+    with_openssl(|bench| {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address");
+        let mut client = std::process::Command::new("openssl");
+        client.args(["s_client", "-tls1_3", "-connect", &address.to_string()]);
+        let mut peer = bench.spawn(&mut client);
+        let stream = accept(&peer, &listener);
+        let mut context = bare();
+        context.set_verify(SslVerifyMode::NONE);
+        let file = SslFile::server(stream, &context.build().into()).expect("handshake");
+        let mut word = [0; 6];
+        for number in 0..3 {
+            // It asks for ours as well.
+            peer.feed(b"K\n");
+            assert!(peer.said.waits_for(&"KEYUPDATE\n".repeat(number + 1)), "{}", peer.said.so_far());
+            peer.feed(b"hello\n");
+            (&file).read_exact(&mut word).expect("read");
+            assert_eq!(&word, b"hello\n");
+            (&file).write_all(b"and back\n").expect("write");
+        }
+        file.close().expect("close");
+        assert_eq!(super::rig::all_said(peer).matches("and back").count(), 3);
+    });
+}
