@@ -1,6 +1,8 @@
 //! The examples, run as their users run them: as processes, with pipes, files, exit codes and real peers.
 
 mod common;
+#[path = "examples/http_redirect.rs"]
+mod http_redirect;
 #[path = "examples/https_get.rs"]
 mod https_get;
 #[path = "examples/sslcat.rs"]
