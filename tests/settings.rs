@@ -20,6 +20,7 @@ mod settings {
     mod facts;
     mod foreign;
     mod fragments;
+    mod gnutls;
     mod identities;
     mod key_log;
     mod ocsp;

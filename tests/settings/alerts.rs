@@ -102,7 +102,7 @@ fn a_client_refused_under_encryption_is_told_too() {
             let server = builder.build().expect("context");
             let client = |port| {
                 let mut command = s_client(port);
-                command.arg("-cert").arg(&stranger.leaf).arg("-key").arg(&stranger.key);
+                stranger.show(&mut command);
                 command
             };
             let (_, said) = serve(bench, &server, client, |_| ()).expect_err();

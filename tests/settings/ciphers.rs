@@ -247,7 +247,8 @@ fn the_signature_algorithms_are_those_listed() {
 #[test]
 fn names_that_are_none_are_refused_with_the_option() {
     for engine in engines() {
-        let options: [(&str, fn(ContextBuilder, &str) -> ContextBuilder); 4] = [
+        type Set = fn(ContextBuilder, &str) -> ContextBuilder;
+        let options: [(&str, Set); 4] = [
             ("cipher_list", ContextBuilder::cipher_list),
             ("ciphersuites", ContextBuilder::ciphersuites),
             ("groups", ContextBuilder::groups),

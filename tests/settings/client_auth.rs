@@ -26,8 +26,7 @@ fn a_server_names_the_authorities_it_takes_and_sees_the_whole_chain() {
                 let Some(server) = context(engine, "client_auth", at(version, builder)) else { continue };
                 let client = |port| {
                     let mut command = s_client(port);
-                    command.arg(flag(version)).arg("-cert").arg(&own.leaf).arg("-key").arg(&own.key);
-                    command.arg("-cert_chain").arg(&own.chain);
+                    own.show(command.arg(flag(version)));
                     command
                 };
                 let look = |file: &sslfile::SslFile| (file.peer_certificates(), file.verified_chain());
@@ -82,7 +81,7 @@ fn a_client_of_a_wrong_authority_hears_unknown_ca() {
                     let Some(server) = context(engine, "client_auth", builder) else { continue };
                     let client = |port| {
                         let mut command = s_client(port);
-                        command.arg("-cert").arg(&own.leaf).arg("-key").arg(&own.key);
+                        own.show(&mut command);
                         command
                     };
                     let met = serve(bench, &server, client, |_| ());

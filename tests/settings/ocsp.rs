@@ -10,7 +10,7 @@ use crate::common::{client_builder, engines, Pair, NAME};
 use crate::harness::Bench;
 
 /// What the authority answers about this certificate, in DER.
-fn response(bench: &Bench, authority: &Authority, pair: &Pair) -> Vec<u8> {
+pub fn response(bench: &Bench, authority: &Authority, pair: &Pair) -> Vec<u8> {
     let leaf = X509::from_pem(pair.chain.as_bytes()).expect("leaf");
     let serial = leaf.serial_number().to_bn().expect("serial").to_hex_str().expect("serial").to_string();
     let (ca, key) = (write(bench, "ca.pem", &authority.pem), write(bench, "ca.key", authority.key_pem()));

@@ -51,9 +51,11 @@ fn one_of_the_pinned_keys_must_be_in_the_verified_chain() {
                 for good in [vec![leaf], vec![pin(&chain.middle.pem)], vec![pin(&chain.root.pem)], vec![[7; 32], leaf]]
                 {
                     let Some(client) = with(&good) else { continue };
-                    visit(bench, &client, server, |_| ()).expect();
+                    let (sent, _) = visit(bench, &client, server, |file| file.peer_certificates()).expect();
+                    let sent = sent.expect("it knows");
+                    assert!(sent.len() == 3 && sent.contains(&chain.other.certificate()), "{engine:?} {version}");
                 }
-                // The unrelated one is among what the peer sends, and is in what it says of itself.
+                // The unrelated one is among what the peer sends, as was just seen.
                 for bad in [vec![[7; 32]], vec![pin(&chain.other.pem)], vec![pin(&certs().ca_pem)]] {
                     let Some(client) = with(&bad) else { continue };
                     let text = visit(bench, &client, server, |_| ()).refused(ErrorKind::Certificate, "alert number");
@@ -123,7 +125,7 @@ fn a_server_pins_its_clients() {
                 };
                 let client = |port| {
                     let mut command = s_client(port);
-                    command.arg("-cert").arg(&own.leaf).arg("-key").arg(&own.key);
+                    own.show(&mut command);
                     command
                 };
                 for good in [pin(&certs().client.chain), pin(&certs().ca_pem)] {

@@ -92,7 +92,7 @@ pub fn s_server(port: u16, connections: usize, own: &Own) -> Command {
     let mut command = Command::new("openssl");
     command.args(["s_server", "-accept"]).arg(format!("127.0.0.1:{port}"));
     command.arg("-naccept").arg(connections.to_string());
-    command.arg("-cert").arg(&own.leaf).arg("-key").arg(&own.key).arg("-cert_chain").arg(&own.chain);
+    own.show(&mut command);
     command
 }
 
@@ -106,28 +106,28 @@ pub fn flag(version: Version) -> &'static str {
 /// A chain and its key on disk.
 pub struct Own {
     pub leaf: PathBuf,
-    pub chain: PathBuf,
     pub key: PathBuf,
+    /// The rest of the chain, if there is one.
+    rest: Option<PathBuf>,
 }
 
 impl Own {
     pub fn new(bench: &Bench, name: &str, pair: &Pair) -> Own {
         let end = "-----END CERTIFICATE-----";
-        let leaf = pair.chain.split_inclusive(end).next().expect("leaf");
+        let (leaf, rest) = pair.chain.split_at(pair.chain.find(end).expect("leaf") + end.len());
         Own {
             leaf: write(bench, &format!("{name}.leaf.pem"), leaf),
-            chain: write(bench, &format!("{name}.pem"), &pair.chain[leaf.len()..].replace(leaf, "")),
             key: write(bench, &format!("{name}.key"), &pair.key),
+            rest: rest.contains("BEGIN").then(|| write(bench, &format!("{name}.pem"), rest)),
         }
-        .with_a_chain(pair)
     }
 
-    /// A file without a certificate in it is an error to `openssl`.
-    fn with_a_chain(self, pair: &Pair) -> Own {
-        if !fs::read_to_string(&self.chain).expect("file").contains("BEGIN") {
-            fs::write(&self.chain, &pair.chain).expect("file");
+    /// Gives it to `openssl s_client` or `s_server` to show.
+    pub fn show(&self, command: &mut Command) {
+        command.arg("-cert").arg(&self.leaf).arg("-key").arg(&self.key);
+        if let Some(rest) = &self.rest {
+            command.arg("-cert_chain").arg(rest);
         }
-        self
     }
 }
 
@@ -228,8 +228,12 @@ impl Server {
     }
 
     pub fn visit<T>(&self, context: &Context, name: &str, look: impl FnOnce(&SslFile) -> T) -> io::Result<T> {
+        talk(self.open(context, name), look)
+    }
+
+    pub fn open(&self, context: &Context, name: &str) -> io::Result<SslFile> {
         let stream = connect(&self.peer, self.port).expect("it listens");
-        talk(SslFile::client(stream, context, name).map_err(io::Error::from), look)
+        Ok(SslFile::client(stream, context, name)?)
     }
 
     pub fn said(self) -> String {

@@ -102,7 +102,7 @@ fn a_server_asks_about_the_certificate_that_a_client_shows() {
                 };
                 let showing = |port| {
                     let mut command = s_client(port);
-                    command.arg("-cert").arg(&own.leaf).arg("-key").arg(&own.key);
+                    own.show(&mut command);
                     command
                 };
                 let (server, heard) = serving(Ok(()));
