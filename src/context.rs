@@ -17,7 +17,8 @@ use crate::version::{Bounds, Version};
 /// TLS settings shared by any number of connections, on any threads. Cheap to clone.
 ///
 /// Building one is not cheap where the system's root certificates are loaded (tens of milliseconds): make one and keep
-/// it.
+/// it. One that was set up with a TLS library itself becomes a `Context` with [`From`]; what holds then stands at each of
+/// these.
 ///
 /// ```
 /// use sslfile::{Context, Version};

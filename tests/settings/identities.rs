@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, Mutex};
 
-use sslfile::{Context, Engine, ErrorKind, Version};
+use sslfile::{Context, Engine, ErrorKind, Identity, Version};
 
-use super::rig::{asking, at, context, flag, named, refused, serve, squeezed, with_openssl, VERSIONS};
+use super::rig::{asking, at, context, flag, named, refused, serve, squeezed, with_openssl, write, VERSIONS};
 use crate::authority::Authority;
 use crate::common::{certs, engines, Pair};
 use crate::harness::Bench;
@@ -49,6 +49,55 @@ fn the_name_asked_for_decides_and_one_is_for_all_others() {
                 ] {
                     assert_shows(bench, &server, version, name, pair);
                 }
+            }
+        }
+    });
+}
+
+#[test]
+fn the_whole_chain_of_the_chosen_one_is_sent() {
+    with_openssl(|bench| {
+        let root = Authority::new("root");
+        let middle = root.intermediate("intermediate");
+        let leaf = named(&middle, "one.example");
+        let pair = Pair { chain: format!("{}{}", leaf.chain, middle.pem), key: leaf.key };
+        let roots = write(bench, "one-root.pem", &root.pem);
+        for engine in engines() {
+            for version in VERSIONS {
+                let builder = Context::builder().identity(certs().rsa.identity());
+                let builder = at(version, builder.add_identity("one.example", pair.identity()));
+                let Some(server) = context(engine, "add_identity", builder) else { continue };
+                let client = |port| {
+                    let mut command = asking(port, Some("one.example"));
+                    command.args(["-verify_return_error", "-verify_hostname", "one.example", "-CAfile"]).arg(&roots);
+                    command
+                };
+                let (_, said) = serve(bench, &server, client, |_| ()).expect();
+                assert!(said.contains("Verify return code: 0 (ok)"), "{engine:?} {version}: {said}");
+            }
+        }
+    });
+}
+
+/// What the library will not show as the only one, it will not as one of several, and says so as early.
+#[test]
+fn a_key_too_weak_to_show_is_refused_when_the_context_is_built() {
+    with_openssl(|bench| {
+        let (cert, key) = (write(bench, "weak.pem", ""), write(bench, "weak.key", ""));
+        let mut command = std::process::Command::new("openssl");
+        command
+            .args(["req", "-x509", "-newkey", "rsa:1024", "-nodes", "-subj", "/CN=weak.example", "-keyout"])
+            .arg(&key);
+        let made = command.arg("-out").arg(&cert).output().expect("openssl");
+        assert!(made.status.success(), "{made:?}");
+        for engine in engines().into_iter().filter(|engine| !refused(*engine).contains(&"add_identity")) {
+            let Ok(weak) = Identity::from_pem_files(&cert, &key) else { continue };
+            let alone = Context::builder().engine(engine).identity(weak.clone()).build();
+            let named = Context::builder().engine(engine).add_identity("weak.example", weak).build();
+            for built in [alone, named] {
+                let error = built.expect_err("a weak key");
+                assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{engine:?}: {error}");
+                assert!(error.to_string().contains("weak.pem"), "{engine:?}: {error}");
             }
         }
     });

@@ -5,10 +5,10 @@ use std::sync::Arc;
 
 use openssl::error::ErrorStack;
 use openssl::pkey::{PKey, Private};
-use openssl::ssl::{NameType, SniError, SslAlert, SslContextBuilder, SslRef};
+use openssl::ssl::{NameType, SniError, SslAlert, SslContextBuilder, SslMethod, SslRef};
 use openssl::x509::X509;
 
-use super::setup_error;
+use super::{set_security_level, setup_error};
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::settings::Settings;
@@ -30,11 +30,11 @@ impl Parsed {
     }
 
     /// For all connections of a context.
-    pub fn set(self, context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
-        for (depth, certificate) in self.chain.into_iter().enumerate() {
+    pub fn set(&self, context: &mut SslContextBuilder) -> Result<(), ErrorStack> {
+        for (depth, certificate) in self.chain.iter().enumerate() {
             match depth {
-                0 => context.set_certificate(&certificate)?,
-                _ => context.add_extra_chain_cert(certificate)?,
+                0 => context.set_certificate(certificate)?,
+                _ => context.add_extra_chain_cert(certificate.clone())?,
             }
         }
         context.set_private_key(&self.key)?;
@@ -67,7 +67,17 @@ pub(super) struct Identities {
 impl Identities {
     pub fn new(settings: &Arc<Settings>) -> Result<Identities, Error> {
         let named = settings.named_identities.iter().map(|(_, identity)| identity);
-        let known = named.chain(&settings.identity).map(|identity| Ok((identity.clone(), Parsed::new(identity)?)));
+        let known = named.chain(&settings.identity).map(|identity| {
+            let parsed = Parsed::new(identity)?;
+            let shown = (|| {
+                // What OpenSSL would not show, a weak key say, must not come out in a handshake.
+                let mut scratch = SslContextBuilder::new(SslMethod::tls_server())?;
+                set_security_level(&mut scratch, settings);
+                parsed.set(&mut scratch)
+            })();
+            shown.map_err(|e| error(identity, e))?;
+            Ok((identity.clone(), parsed))
+        });
         Ok(Identities { settings: settings.clone(), known: known.collect::<Result<_, Error>>()? })
     }
 

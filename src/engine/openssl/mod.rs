@@ -189,10 +189,7 @@ impl OpenSsl {
         );
         set_versions(settings.versions, |v| context.set_min_proto_version(v)).map_err(general)?;
         context.set_max_proto_version(settings.versions.max.and_then(protocol)).map_err(general)?;
-        if settings.versions.lowest() < Version::Tls1_2 {
-            // OpenSSL 3 has TLS 1.0 and 1.1 only at this level, whatever their range.
-            context.set_security_level(0);
-        }
+        set_security_level(&mut context, settings);
         let default = match role {
             Role::Server if settings.versions.lowest() >= Version::Tls1_2 => SERVER_CIPHERS,
             _ => CIPHERS,
@@ -328,6 +325,13 @@ fn set_versions(
     set_min: impl FnOnce(Option<SslVersion>) -> Result<(), ErrorStack>,
 ) -> Result<(), ErrorStack> {
     set_min(protocol(versions.lowest()))
+}
+
+/// OpenSSL 3 has TLS 1.0 and 1.1 at the lowest level only, whatever their range.
+fn set_security_level(context: &mut SslContextBuilder, settings: &Settings) {
+    if settings.versions.lowest() < Version::Tls1_2 {
+        context.set_security_level(0);
+    }
 }
 
 /// The versions of one connection, whatever its context says.
