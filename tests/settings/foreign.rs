@@ -5,96 +5,108 @@ use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::thread;
 
-use openssl::pkey::PKey;
-use openssl::ssl::{SslAcceptor, SslConnector, SslContext, SslContextBuilder, SslMethod, SslVerifyMode, SslVersion};
-use openssl::x509::X509;
 use sslfile::{Context, Engine, ErrorKind, SslFile, Version};
 
 use super::rig::{asking, assert_unsupported, flag, s_server, serve, with_openssl, Own, Server, VERSIONS};
 use crate::common::{certs, engines, kind_of, pattern, tcp_pair, until_ready, within, LONG, NAME};
-use crate::harness::accept;
 
-fn leaf() -> X509 {
-    X509::from_pem(certs().ecdsa.chain.as_bytes()).expect("leaf")
-}
+/// By what they were made of.
+type Contexts = Vec<(&'static str, Context)>;
 
-fn key() -> PKey<openssl::pkey::Private> {
-    PKey::private_key_from_pem(certs().ecdsa.key.as_bytes()).expect("key")
-}
+#[cfg(feature = "openssl")]
+mod of_openssl {
+    use openssl::pkey::{PKey, Private};
+    use openssl::ssl::{
+        SslAcceptor, SslConnector, SslContext, SslContextBuilder, SslMethod, SslVerifyMode, SslVersion,
+    };
+    use openssl::x509::X509;
 
-fn root() -> X509 {
-    X509::from_pem(certs().ca_pem.as_bytes()).expect("root")
-}
+    use super::Contexts;
+    use crate::common::certs;
 
-fn connector() -> SslConnector {
-    let mut builder = SslConnector::builder(SslMethod::tls()).expect("builder");
-    builder.cert_store_mut().add_cert(root()).expect("root");
-    builder.set_alpn_protos(b"\x03two\x03one").expect("alpn");
-    builder.build()
-}
+    const ALPN: &[u8] = b"\x03two\x03one";
 
-fn acceptor() -> SslAcceptor {
-    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("builder");
-    builder.set_certificate(&leaf()).expect("leaf");
-    builder.set_private_key(&key()).expect("key");
-    builder.set_min_proto_version(Some(SslVersion::TLS1_2)).expect("version");
-    builder.build()
-}
-
-/// For both roles, with none of the modes that `SslConnector` and `SslAcceptor` set.
-fn bare() -> SslContextBuilder {
-    let mut builder = SslContext::builder(SslMethod::tls()).expect("builder");
-    builder.set_certificate(&leaf()).expect("leaf");
-    builder.set_private_key(&key()).expect("key");
-    builder.cert_store_mut().add_cert(root()).expect("root");
-    builder.set_verify(SslVerifyMode::PEER);
-    builder
-}
-
-fn native_connector() -> native_tls::TlsConnector {
-    let mut builder = native_tls::TlsConnector::builder();
-    let root = native_tls::Certificate::from_pem(certs().ca_pem.as_bytes()).expect("root");
-    builder.disable_built_in_roots(true).add_root_certificate(root).request_alpns(&["two", "one"]);
-    builder.build().expect("connector")
-}
-
-fn native_acceptor() -> native_tls::TlsAcceptor {
-    let pair = &certs().ecdsa;
-    let identity = native_tls::Identity::from_pkcs8(pair.chain.as_bytes(), pair.key.as_bytes());
-    native_tls::TlsAcceptor::new(identity.expect("identity")).expect("acceptor")
-}
-
-fn has(engine: Engine) -> bool {
-    engines().contains(&engine)
-}
-
-/// Those for clients, by what they were made of.
-fn clients() -> Vec<(&'static str, Context)> {
-    let mut clients: Vec<(&str, Context)> = Vec::new();
-    #[cfg(feature = "openssl")]
-    {
-        clients.push(("SslConnector", connector().into()));
-        let mut alpn = bare();
-        alpn.set_alpn_protos(b"\x03two\x03one").expect("alpn");
-        clients.push(("SslContext", alpn.build().into()));
+    fn leaf() -> X509 {
+        X509::from_pem(certs().ecdsa.chain.as_bytes()).expect("leaf")
     }
-    #[cfg(feature = "native-tls")]
-    clients.push(("TlsConnector", native_connector().into()));
-    clients
+
+    fn key() -> PKey<Private> {
+        PKey::private_key_from_pem(certs().ecdsa.key.as_bytes()).expect("key")
+    }
+
+    fn root() -> X509 {
+        X509::from_pem(certs().ca_pem.as_bytes()).expect("root")
+    }
+
+    /// For both roles, with none of the modes that `SslConnector` and `SslAcceptor` set.
+    pub fn bare() -> SslContextBuilder {
+        let mut builder = SslContext::builder(SslMethod::tls()).expect("builder");
+        builder.set_certificate(&leaf()).expect("leaf");
+        builder.set_private_key(&key()).expect("key");
+        builder.cert_store_mut().add_cert(root()).expect("root");
+        builder.set_verify(SslVerifyMode::PEER);
+        builder
+    }
+
+    pub fn clients() -> Contexts {
+        let mut connector = SslConnector::builder(SslMethod::tls()).expect("builder");
+        connector.cert_store_mut().add_cert(root()).expect("root");
+        connector.set_alpn_protos(ALPN).expect("alpn");
+        let mut bare = bare();
+        bare.set_alpn_protos(ALPN).expect("alpn");
+        vec![("SslConnector", connector.build().into()), ("SslContext", bare.build().into())]
+    }
+
+    pub fn servers() -> Contexts {
+        let mut acceptor = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls()).expect("builder");
+        acceptor.set_certificate(&leaf()).expect("leaf");
+        acceptor.set_private_key(&key()).expect("key");
+        acceptor.set_min_proto_version(Some(SslVersion::TLS1_2)).expect("version");
+        let mut bare = bare();
+        bare.set_verify(SslVerifyMode::NONE);
+        vec![("SslAcceptor", acceptor.build().into()), ("SslContext", bare.build().into())]
+    }
 }
 
-fn servers() -> Vec<(&'static str, Context)> {
-    let mut servers: Vec<(&str, Context)> = Vec::new();
-    #[cfg(feature = "openssl")]
-    {
-        servers.push(("SslAcceptor", acceptor().into()));
-        let mut unasking = bare();
-        unasking.set_verify(SslVerifyMode::NONE);
-        servers.push(("SslContext", unasking.build().into()));
+#[cfg(feature = "native-tls")]
+mod of_native_tls {
+    use native_tls::{Certificate, Identity, TlsAcceptor, TlsConnector};
+
+    use super::Contexts;
+    use crate::common::certs;
+
+    pub fn clients() -> Contexts {
+        let mut builder = TlsConnector::builder();
+        let root = Certificate::from_pem(certs().ca_pem.as_bytes()).expect("root");
+        builder.disable_built_in_roots(true).add_root_certificate(root).request_alpns(&["two", "one"]);
+        vec![("TlsConnector", builder.build().expect("connector").into())]
     }
-    #[cfg(feature = "native-tls")]
-    servers.push(("TlsAcceptor", native_acceptor().into()));
-    servers
+
+    pub fn servers() -> Contexts {
+        let pair = &certs().ecdsa;
+        let identity = Identity::from_pkcs8(pair.chain.as_bytes(), pair.key.as_bytes()).expect("identity");
+        vec![("TlsAcceptor", TlsAcceptor::new(identity).expect("acceptor").into())]
+    }
+}
+
+fn clients() -> Contexts {
+    let made: &[fn() -> Contexts] = &[
+        #[cfg(feature = "openssl")]
+        of_openssl::clients,
+        #[cfg(feature = "native-tls")]
+        of_native_tls::clients,
+    ];
+    made.iter().flat_map(|make| make()).collect()
+}
+
+fn servers() -> Contexts {
+    let made: &[fn() -> Contexts] = &[
+        #[cfg(feature = "openssl")]
+        of_openssl::servers,
+        #[cfg(feature = "native-tls")]
+        of_native_tls::servers,
+    ];
+    made.iter().flat_map(|make| make()).collect()
 }
 
 #[test]
@@ -102,7 +114,7 @@ fn they_say_which_engine_they_are_of() {
     for (name, context) in clients().iter().chain(&servers()) {
         let engine = if name.starts_with("Tls") { Engine::Native } else { Engine::OpenSsl };
         assert_eq!(context.engine(), engine, "{name}");
-        assert!(has(engine));
+        assert!(engines().contains(&engine), "{name}");
     }
 }
 
@@ -163,6 +175,9 @@ fn the_name_given_when_opening_is_what_counts() {
 #[cfg(feature = "openssl")]
 #[test]
 fn a_bare_context_verifies_if_it_was_told_to() {
+    use self::of_openssl::bare;
+    use openssl::ssl::SslVerifyMode;
+
     within(LONG, || {
         let server = Context::builder().identity(certs().self_signed.identity()).build().expect("context");
         let mut lax = bare();
@@ -193,6 +208,23 @@ fn the_wrong_role_is_refused_with_a_clear_text() {
         assert_eq!(error.error().kind(), io::ErrorKind::InvalidInput, "{name}: {error}");
         assert!(error.to_string().contains(name) && error.to_string().contains("servers only"), "{name}: {error}");
     }
+}
+
+/// A context does not tell which roles its method has: that shows in the handshake.
+#[cfg(feature = "openssl")]
+#[test]
+fn a_bare_context_for_the_other_role_fails_in_the_handshake() {
+    use openssl::ssl::{SslContext, SslMethod};
+
+    within(LONG, || {
+        let context = |method| Context::from(SslContext::builder(method).expect("builder").build());
+        let (mut c, s) = tcp_pair();
+        c.write_all(&[22, 3, 1, 0, 4, 1, 0, 0, 0]).expect("write");
+        let error = SslFile::server(s, &context(SslMethod::tls_client())).map(drop).expect_err("a client's");
+        assert_eq!(error.error().kind(), io::ErrorKind::InvalidData, "{error}");
+        let error = SslFile::client(tcp_pair().0, &context(SslMethod::tls_server()), NAME).map(drop);
+        assert_eq!(error.expect_err("a server's").error().kind(), io::ErrorKind::InvalidData);
+    });
 }
 
 #[test]
@@ -288,9 +320,9 @@ fn a_key_update_does_not_disturb_a_bare_context() {
         let mut client = std::process::Command::new("openssl");
         client.args(["s_client", "-tls1_3", "-connect", &address.to_string()]);
         let mut peer = bench.spawn(&mut client);
-        let stream = accept(&peer, &listener);
-        let mut context = bare();
-        context.set_verify(SslVerifyMode::NONE);
+        let stream = crate::harness::accept(&peer, &listener);
+        let mut context = of_openssl::bare();
+        context.set_verify(openssl::ssl::SslVerifyMode::NONE);
         let file = SslFile::server(stream, &context.build().into()).expect("handshake");
         let mut word = [0; 6];
         for number in 0..3 {
