@@ -38,7 +38,7 @@ fn from_server(bench: &Bench, context: &sslfile::Context, version: Version) -> V
         assert_eq!(peer.hear(DATA), data);
     });
     drop(file);
-    let [_, back] = { relay }.seen();
+    let [_, back] = relay.seen();
     records(&back)
 }
 
@@ -60,7 +60,7 @@ fn from_client(bench: &Bench, context: &sslfile::Context, version: Version) -> V
         assert_eq!(peer.hear(DATA), data);
     });
     drop(file);
-    let [there, _] = { relay }.seen();
+    let [there, _] = relay.seen();
     records(&there)
 }
 

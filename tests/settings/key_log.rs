@@ -81,8 +81,8 @@ fn sslkeylogfile_counts_when_the_program_says_so() {
     let folder = tempfile::tempdir().expect("folder");
     let path = folder.path().to_str().expect("path");
     let log = folder.path().join("keys");
-    let child = test_in_child(TEST, &[(CHILD, path), ("SSLKEYLOGFILE", log.to_str().expect("path"))]);
-    let output = { child }.output().expect("child");
+    let mut child = test_in_child(TEST, &[(CHILD, path), ("SSLKEYLOGFILE", log.to_str().expect("path"))]);
+    let output = child.output().expect("child");
     let told = String::from_utf8_lossy(&output.stdout);
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success() && told.contains("1 passed"), "{told}{errors}");

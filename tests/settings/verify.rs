@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use sslfile::{Certificate, ClientAuth, Context, ContextBuilder, ErrorKind, SslFile};
+use rcgen::{BasicConstraints, CertificateParams, DnType, GeneralSubtree, IsCa, Issuer, KeyPair, NameConstraints};
+use sslfile::{Certificate, ClientAuth, Context, ContextBuilder, Engine, ErrorKind, SslFile};
 
 use super::rig::{at, context, flag, s_client, s_server, serve, visit, with_openssl, Own, Server, VERSIONS};
 use crate::authority::{leaf_params, Authority};
@@ -85,6 +86,33 @@ fn another_name_is_refused_before_anybody_is_asked() {
             let met = visit(bench, &client, |port| s_server(port, 1, &own), |_| ());
             met.refused(ErrorKind::HostnameMismatch, "alert number 42");
             assert_eq!(count(&heard), 0, "{engine:?}");
+        }
+    });
+}
+
+/// Under an authority that may not speak for this name. OpenSSL looks at that last of all, when the closure has been asked.
+#[test]
+fn what_the_closure_accepts_may_still_be_refused_for_name_constraints() {
+    with_openssl(|bench| {
+        let key = KeyPair::generate().expect("key");
+        let mut params = CertificateParams::new(Vec::<String>::new()).expect("ca");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "for another domain");
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName("another.example".to_string())],
+            excluded_subtrees: Vec::new(),
+        });
+        let root = params.self_signed(&key).expect("ca");
+        let leaf_key = KeyPair::generate().expect("key");
+        let leaf = leaf_params().signed_by(&leaf_key, &Issuer::new(params, key)).expect("leaf");
+        let own = Own::new(bench, "server", &Pair { chain: leaf.pem(), key: leaf_key.serialize_pem() });
+        for engine in engines() {
+            let root = Certificate::from_pem(root.pem().as_bytes()).expect("root");
+            let (builder, heard) = asking(client_builder(engine).add_root(root), Ok(()));
+            let Some(client) = context(engine, "verify", builder) else { continue };
+            visit(bench, &client, |port| s_server(port, 1, &own), |_| ())
+                .refused(ErrorKind::Certificate, "alert number");
+            assert_eq!(count(&heard), usize::from(engine == Engine::OpenSsl), "{engine:?}");
         }
     });
 }
