@@ -2,13 +2,12 @@
 #![cfg(not(any(windows, target_vendor = "apple")))]
 
 use std::io::{self, Read, Write};
-use std::net::Shutdown;
 use std::thread;
 
 use sslfile::{Context, Engine, ErrorKind, SslFile, Version};
 
 use super::rig::{asking, assert_unsupported, flag, s_server, serve, with_openssl, Own, Server, VERSIONS};
-use crate::common::{certs, engines, kind_of, pattern, tcp_pair, until_ready, within, LONG, NAME};
+use crate::common::{certs, engines, kind_of, pattern, tcp_pair, wait_for, within, LONG, NAME};
 
 /// By what they were made of.
 type Contexts = Vec<(&'static str, Context)>;
@@ -271,12 +270,10 @@ fn much_data_goes_both_ways_in_both_modes() {
                         file.set_nonblocking(nonblocking).expect("mode");
                     }
                     thread::scope(|scope| {
-                        for (file, seed) in [(&client, 1), (&server, 2)] {
-                            scope.spawn(move || write_all(file, &pattern(seed, DATA)));
-                        }
-                        for (file, seed) in [(&client, 2), (&server, 1)] {
+                        for (file, ours, theirs) in [(&client, 1, 2), (&server, 2, 1)] {
                             scope.spawn(move || {
-                                assert!(read_all(file) == pattern(seed, DATA), "{name}, {server_name}: other data");
+                                let got = exchange(file, &pattern(ours, DATA), DATA);
+                                assert!(got == pattern(theirs, DATA), "{name}, {server_name}: other data");
                             });
                         }
                     });
@@ -286,27 +283,41 @@ fn much_data_goes_both_ways_in_both_modes() {
     }
 }
 
-fn write_all(file: &SslFile, data: &[u8]) {
-    let mut rest = data;
-    while !rest.is_empty() {
-        // Another buffer at each attempt, of another size.
-        let n = until_ready(file, || {
-            let piece = rest[..rest.len().min(50_000)].to_vec();
-            (&mut &*file).write(&piece)
+/// Sends while it receives as much.
+fn exchange(file: &SslFile, data: &[u8], expected: usize) -> Vec<u8> {
+    let mut got = vec![0; expected];
+    if !file.is_nonblocking() {
+        thread::scope(|scope| {
+            scope.spawn(|| data.chunks(50_000).for_each(|piece| (&mut &*file).write_all(piece).expect("write")));
+            (&mut &*file).read_exact(&mut got).expect("read");
         });
-        rest = &rest[n.expect("write")..];
+        return got;
     }
-    until_ready(file, || (&mut &*file).flush()).expect("flush");
-    file.shutdown(Shutdown::Write).expect("shutdown");
+    let (mut sent, mut received, mut flushed) = (0, 0, false);
+    while !flushed || received < expected {
+        let done = [
+            match sent < data.len() {
+                true => {
+                    // Another buffer at each attempt.
+                    let piece = data[sent..].iter().take(50_000).copied().collect::<Vec<_>>();
+                    unless_blocked((&mut &*file).write(&piece)).inspect(|n| sent += n).is_some()
+                }
+                false => !flushed && unless_blocked((&mut &*file).flush()).inspect(|()| flushed = true).is_some(),
+            },
+            received < expected
+                && unless_blocked((&mut &*file).read(&mut got[received..])).inspect(|n| received += n).is_some(),
+        ];
+        if done == [false; 2] {
+            wait_for(file);
+        }
+    }
+    got
 }
 
-fn read_all(file: &SslFile) -> Vec<u8> {
-    let (mut data, mut buf) = (Vec::new(), vec![0; 32 << 10]);
-    loop {
-        match until_ready(file, || (&mut &*file).read(&mut buf)).expect("read") {
-            0 => return data,
-            n => data.extend_from_slice(&buf[..n]),
-        }
+fn unless_blocked<T>(result: io::Result<T>) -> Option<T> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::WouldBlock => None,
+        other => Some(other.expect("transfer")),
     }
 }
 
