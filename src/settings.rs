@@ -98,6 +98,14 @@ impl<F: ?Sized> Hook<F> {
     }
 }
 
+#[allow(dead_code, reason = "with native-tls alone it is refused")]
+impl Verify {
+    /// One that panics refuses the peer.
+    pub fn verdict(&self, peer: &PeerCertificates<'_>) -> Result<(), String> {
+        self.ask(|verify| verify(peer)).unwrap_or_else(|| Err("the closure that verifies has panicked".to_string()))
+    }
+}
+
 impl<F: ?Sized> fmt::Debug for Hook<F> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a closure")

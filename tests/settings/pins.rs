@@ -6,7 +6,7 @@ use sslfile::{ClientAuth, Context, ErrorKind};
 
 use super::rig::{at, context, flag, named, s_client, s_server, serve, visit, with_openssl, Own, VERSIONS};
 use crate::authority::{leaf_params, Authority};
-use crate::common::{ca, certs, client_builder, engines, rsa_key_pem, Pair};
+use crate::common::{ca, certs, client_builder, engines, Pair, RSA_KEY};
 
 fn pin(pem: &str) -> [u8; 32] {
     let key = X509::from_pem(pem.as_bytes()).expect("certificate").public_key().expect("key");
@@ -143,7 +143,7 @@ fn a_server_pins_its_clients() {
 #[test]
 fn the_openssl_command_line_makes_the_same_pins() {
     with_openssl(|bench| {
-        let rsa = Pair { chain: named(&Authority::new("rsa"), "rsa.example").chain, key: rsa_key_pem() };
+        let rsa = Pair { chain: named(&Authority::new("rsa"), "rsa.example").chain, key: RSA_KEY.to_string() };
         for pair in [&certs().ecdsa, &certs().rsa, &rsa] {
             let file = super::rig::write(bench, "cert.pem", &pair.chain);
             let line =

@@ -118,12 +118,15 @@ impl Rustls {
         }
         let (mut sessions, mut tickets): (Arc<dyn StoresServerSessions>, _) =
             (ServerSessionMemoryCache::new(settings.session_cache_size.unwrap_or(SERVER_SESSIONS)), None);
-        if settings.session_resumption == Some(false) {
+        let resumes = settings.session_resumption != Some(false);
+        if !resumes || settings.session_cache_size == Some(0) {
             sessions = Arc::new(NoServerSessionStorage {});
-        } else if let Some(lifetime) = settings.session_lifetime {
-            // rustls' own tickets last as long as it says; what we remember lasts as long as we say.
+        }
+        if let Some(lifetime) = settings.session_lifetime {
             sessions = Arc::new(Expiring { lifetime, sessions });
-        } else if settings.tickets != Some(0) && settings.session_cache_size.is_none() {
+        }
+        // The library's own tickets last as long as it says; what we remember lasts as long as we say.
+        if resumes && settings.tickets != Some(0) && settings.session_lifetime.is_none() {
             tickets = Some(cryptography::Ticketer::new().map_err(|e| setup_error("tickets", e))?);
         }
         Ok(Server {
@@ -286,6 +289,9 @@ fn provider(settings: &Settings) -> Result<CryptoProvider, Error> {
             all.iter().filter(|suite| matches!(suite, SupportedCipherSuite::Tls13(_)) == (version == Version::Tls1_3));
         match list {
             None => provider.cipher_suites.extend(of_version),
+            Some(list) if items(list).next().is_none() => {
+                return Err(Error::invalid_input(format!("{option}: the list is empty")))
+            }
             Some(list) => {
                 for name in items(list) {
                     let found = of_version.clone().find(|suite| names::suite(suite.suite()) == name);

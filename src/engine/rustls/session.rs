@@ -237,17 +237,23 @@ impl<C: Unbuffered> RustlsSession<C> {
             }
         }
         // rustls ends without a word on some messages that can't be parsed. Before there are keys we can say it ourselves.
-        let in_the_clear = self.conn.state().protocol_version().is_none();
+        let in_the_clear = match self.version() {
+            None => true,
+            Some(version) => version == Version::Tls1_2 && is_general(&e, NO_SIGNATURE),
+        };
         let is_peers = matches!(e, rustls::Error::AlertReceived(_));
         if let Some(alert) = alert_for(&e).filter(|_| in_the_clear && !is_peers && wire.outgoing.len() == before) {
             wire.send(&[21, 3, 3, 0, 2, 2, alert]);
         }
         let has_alerted = wire.outgoing.len() > before;
-        // TLS 1.2 has no certificate_required; its peers may not know it (RFC 5246, section 7.4.6).
-        const CERTIFICATE_REQUIRED: u8 = 116;
-        const HANDSHAKE_FAILURE: u8 = 40;
-        if has_alerted && self.version() == Some(Version::Tls1_2) && wire.alert_sent == Some(CERTIFICATE_REQUIRED) {
-            wire.amend_alert(HANDSHAKE_FAILURE);
+        match wire.alert_sent.filter(|_| has_alerted) {
+            // TLS 1.2 has no certificate_required; its peers may not know it (RFC 5246, section 7.4.6).
+            Some(CERTIFICATE_REQUIRED) if self.version() == Some(Version::Tls1_2) => {
+                wire.amend_alert(HANDSHAKE_FAILURE)
+            }
+            // RFC 6066, section 3.
+            Some(_) if is_general(&e, NO_CERTIFICATE) => wire.amend_alert(UNRECOGNIZED_NAME),
+            _ => {}
         }
         let alert = match wire.alert_sent {
             None if has_alerted => alert_for(&e),
@@ -259,7 +265,6 @@ impl<C: Unbuffered> RustlsSession<C> {
             rustls::Error::AlertReceived(alert) => reason = Some(Report::PEER_ALERT + u32::from(u8::from(*alert))),
             rustls::Error::NoCertificatesPresented => reason = Some(Report::PEER_DID_NOT_RETURN_A_CERTIFICATE),
             rustls::Error::InvalidCertificate(e) => verdict = Some(judge(e)),
-            // What our own closure for certificates gave.
             rustls::Error::General(why) => text = why.clone(),
             _ => {}
         }
@@ -324,6 +329,18 @@ fn encode<D>(mut data: EncodeTlsData<'_, D>, wire: &mut Wire) {
     }
 }
 
+const HANDSHAKE_FAILURE: u8 = 40;
+const UNRECOGNIZED_NAME: u8 = 112;
+const CERTIFICATE_REQUIRED: u8 = 116;
+
+/// Errors that rustls has in words only: our closure for certificates gave none, our key can't sign as the peer wants.
+const NO_CERTIFICATE: &str = "no server certificate chain resolved";
+const NO_SIGNATURE: &str = "incompatible signing key";
+
+fn is_general(e: &rustls::Error, what: &str) -> bool {
+    matches!(e, rustls::Error::General(text) if text == what)
+}
+
 fn judge(e: &CertificateError) -> Verdict {
     match e {
         CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
@@ -354,6 +371,7 @@ fn alert_for(e: &rustls::Error) -> Option<u8> {
         ) => AlertDescription::UnexpectedMessage,
         Error::PeerMisbehaved(_) => AlertDescription::IllegalParameter,
         Error::PeerIncompatible(_) => AlertDescription::HandshakeFailure,
+        _ if is_general(e, NO_SIGNATURE) => AlertDescription::HandshakeFailure,
         Error::NoApplicationProtocol => AlertDescription::NoApplicationProtocol,
         _ => return None,
     };

@@ -165,7 +165,7 @@ impl Verifier {
         if let Some(verify) = &self.verify {
             let certificate = |der: &CertificateDer<'_>| Certificate::from_library(der.to_vec());
             let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).map(certificate).collect();
-            verify(&PeerCertificates { chain: &chain, server_name }).map_err(|why| refusal(&why))?;
+            verify.verdict(&PeerCertificates { chain: &chain, server_name }).map_err(|why| refusal(&why))?;
         }
         Ok(())
     }
