@@ -158,8 +158,12 @@ impl Rustls {
             return Ok((config.clone(), client.verifier));
         }
         let settings = &self.settings;
-        let wants_certificate = ClientConfig::builder_with_provider(self.provider.clone())
-            .with_protocol_versions(&protocols(versions)?)
+        let protocols = protocols(versions)?;
+        // rustls would offer the suites of all versions.
+        let mut provider = CryptoProvider::clone(&self.provider);
+        provider.cipher_suites.retain(|suite| protocols.contains(&suite.version()));
+        let wants_certificate = ClientConfig::builder_with_provider(Arc::new(provider))
+            .with_protocol_versions(&protocols)
             .map_err(|e| setup_error("the client settings", e))?
             .dangerous()
             .with_custom_certificate_verifier(client.verifier.clone());
