@@ -88,12 +88,51 @@ mod of_native_tls {
     }
 }
 
+#[cfg(feature = "rustls")]
+mod of_rustls {
+    use std::sync::Arc;
+
+    use rustls::crypto::ring;
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{ClientConfig, RootCertStore, ServerConfig};
+
+    use super::Contexts;
+    use crate::common::certs;
+
+    pub fn clients() -> Contexts {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(certs().ca_pem.as_bytes()).expect("root")).expect("root");
+        let mut config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_root_certificates(roots)
+            .with_no_client_auth();
+        config.alpn_protocols = vec![b"two".to_vec(), b"one".to_vec()];
+        vec![("ClientConfig", Arc::new(config).into())]
+    }
+
+    pub fn servers() -> Contexts {
+        let pair = &certs().ecdsa;
+        let chain = CertificateDer::pem_slice_iter(pair.chain.as_bytes()).collect::<Result<_, _>>().expect("chain");
+        let config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .expect("versions")
+            .with_no_client_auth()
+            .with_single_cert(chain, PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).expect("key"))
+            .expect("pair");
+        vec![("ServerConfig", Arc::new(config).into())]
+    }
+}
+
 fn clients() -> Contexts {
     let made: &[fn() -> Contexts] = &[
         #[cfg(feature = "openssl")]
         of_openssl::clients,
         #[cfg(feature = "native-tls")]
         of_native_tls::clients,
+        #[cfg(feature = "rustls")]
+        of_rustls::clients,
     ];
     made.iter().flat_map(|make| make()).collect()
 }
@@ -104,6 +143,8 @@ fn servers() -> Contexts {
         of_openssl::servers,
         #[cfg(feature = "native-tls")]
         of_native_tls::servers,
+        #[cfg(feature = "rustls")]
+        of_rustls::servers,
     ];
     made.iter().flat_map(|make| make()).collect()
 }
@@ -111,7 +152,11 @@ fn servers() -> Contexts {
 #[test]
 fn they_say_which_engine_they_are_of() {
     for (name, context) in clients().iter().chain(&servers()) {
-        let engine = if name.starts_with("Tls") { Engine::Native } else { Engine::OpenSsl };
+        let engine = match *name {
+            "TlsConnector" | "TlsAcceptor" => Engine::Native,
+            "ClientConfig" | "ServerConfig" => Engine::Rustls,
+            _ => Engine::OpenSsl,
+        };
         assert_eq!(context.engine(), engine, "{name}");
         assert!(engines().contains(&engine), "{name}");
     }
@@ -145,7 +190,7 @@ fn servers_speak_with_a_real_client() {
             let (seen, said) =
                 serve(bench, &context, |port| asking(port, Some("a.example")), |f| f.server_name()).expect();
             assert!(said.contains("CN = localhost"), "{name}: {said}");
-            let knows = context.engine() == Engine::OpenSsl;
+            let knows = context.engine() != Engine::Native;
             assert_eq!(seen.as_deref(), Some("a.example").filter(|_| knows), "{name}");
         }
     });
@@ -232,9 +277,9 @@ fn version_bounds_of_a_file_hold_or_are_refused() {
         for (server_name, server) in servers() {
             let options = SslFile::options().client(NAME).max_version(Version::Tls1_2);
             let (c, s) = tcp_pair();
-            if context.engine() == Engine::Native {
-                let error = options.open(c, &context).map(drop).expect_err("fixed in the connector");
-                assert_unsupported(&error.into(), "version bounds", Engine::Native);
+            if context.engine() != Engine::OpenSsl {
+                let error = options.open(c, &context).map(drop).expect_err("fixed in what it was made of");
+                assert_unsupported(&error.into(), "version bounds", context.engine());
                 continue;
             }
             within(LONG, {

@@ -555,13 +555,17 @@ struct Foreign {
 impl Library for Foreign {
     fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
         if versions != Bounds::default() {
-            return Err(Engine::Rustls.cannot("other versions than those of the configuration it was given"));
+            return Err(Engine::Rustls.cannot("version bounds of a file where the context was made elsewhere"));
         }
         match (role, &self.client, &self.server) {
             (Role::Client, Some(config), _) => open_client(config.clone(), server_name, None),
             (Role::Server, _, Some(config)) => open_server(config.clone(), None),
-            (Role::Client, ..) => Err(Error::invalid_input("this context was made from a server's configuration")),
-            (Role::Server, ..) => Err(Error::invalid_input("this context was made from a client's configuration")),
+            (Role::Client, ..) => {
+                Err(Error::invalid_input("a context made from a ServerConfig is for servers only"))
+            }
+            (Role::Server, ..) => {
+                Err(Error::invalid_input("a context made from a ClientConfig is for clients only"))
+            }
         }
     }
 }
