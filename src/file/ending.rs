@@ -176,6 +176,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         let is_over_for_peer = result.is_err() || core.connection.has_ended() || core.connection.has_discarded();
         if is_over_for_peer && !core.returned {
             self.stream.end();
+            core.stream_ended = true;
         }
         self.wake_all(&core);
         result
@@ -309,8 +310,11 @@ impl<S: Transport, F: 'static> Shared<S, F> {
                 core.writing.release(&self.can_write);
             }
         }
+        // Shut for reading, a socket does not tell the peer of the room that reading makes: a peer that still sends would wait
+        // for it a minute. What is unread ends the connection for it too.
+        let may_read_away = wait == Wait::No && self.polled && !core.stream_ended;
         drop(core);
-        if wait == Wait::No && self.polled {
+        if may_read_away {
             let mut away = Buffer::for_receiving();
             for _ in 0..DROP_READS {
                 let room = away.space(DROP_READ);

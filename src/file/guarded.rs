@@ -62,6 +62,8 @@ pub(crate) struct Core {
     pub read_shut: bool,
     pub write_shut: bool,
     pub half_closed: bool,
+    /// Both directions of the stream have been ended, with our `close`.
+    pub stream_ended: bool,
     pub ending: Ending,
     /// While closing: until when to read away what the peer still sends.
     pub drain_deadline: Option<Instant>,
@@ -208,6 +210,7 @@ impl Core {
             read_shut: false,
             write_shut: false,
             half_closed: false,
+            stream_ended: false,
             ending: Ending::Not,
             drain_deadline: None,
             close_timeout,

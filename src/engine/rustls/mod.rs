@@ -560,12 +560,8 @@ impl Library for Foreign {
         match (role, &self.client, &self.server) {
             (Role::Client, Some(config), _) => open_client(config.clone(), server_name, None),
             (Role::Server, _, Some(config)) => open_server(config.clone(), None),
-            (Role::Client, ..) => {
-                Err(Error::invalid_input("a context made from a ServerConfig is for servers only"))
-            }
-            (Role::Server, ..) => {
-                Err(Error::invalid_input("a context made from a ClientConfig is for clients only"))
-            }
+            (Role::Client, ..) => Err(Error::invalid_input("a context made from a ServerConfig is for servers only")),
+            (Role::Server, ..) => Err(Error::invalid_input("a context made from a ClientConfig is for clients only")),
         }
     }
 }
