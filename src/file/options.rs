@@ -1,7 +1,8 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::AtomicUsize;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -51,6 +52,7 @@ pub struct SslOptions {
     handshake: Option<Handshake>,
     handshake_timeout: Option<Option<Duration>>,
     close_timeout: Duration,
+    busy_poll: Duration,
     send_limit: usize,
     already_read: Vec<u8>,
     backend: Option<Backend>,
@@ -69,6 +71,7 @@ impl SslOptions {
             handshake: None,
             handshake_timeout: None,
             close_timeout: CLOSE_TIMEOUT,
+            busy_poll: Duration::ZERO,
             send_limit: SEND_LIMIT,
             already_read: Vec::new(),
             backend: None,
@@ -126,6 +129,22 @@ impl SslOptions {
     /// Default 1 s; zero does not wait for the peer's end (and 1 s for what is unsent).
     pub fn close_timeout(mut self, time: Duration) -> Self {
         self.close_timeout = time;
+        self
+    }
+
+    /// How long a blocking call that finds nothing to read, in the handshake too, goes on trying before it sleeps. Zero, the
+    /// default: it sleeps at once. Any length will do; of use are some 20 to 100 µs, about as long as an answer takes.
+    ///
+    /// While it tries, the thread keeps its processor busy (and gives way, now and then, to others that want it); what it
+    /// saves is going to sleep and being woken, which over loopback takes several times as long as the message itself. It
+    /// pays where the peer answers that soon from another processor, and costs a full processor for up to `time` in each
+    /// read where it does not. Nothing else changes: time-outs, `interrupt`, `close` and `shutdown` end a call as ever.
+    ///
+    /// No effect while the file is non-blocking, on what a backend reads, on streams without a descriptor, and where
+    /// `std::thread::available_parallelism` is 1; that is asked once, by the thread that first calls this, so that a thread
+    /// that is bound to a processor later may still spin. A file that wraps this one spins in its place.
+    pub fn busy_poll(mut self, time: Duration) -> Self {
+        self.busy_poll = if has_many_cores() { time } else { Duration::ZERO };
         self
     }
 
@@ -190,6 +209,7 @@ impl SslOptions {
         let mut core = Core::new(connection, nonblocking, &inherited, self.close_timeout);
         core.connection.feed(&self.already_read);
         core.alert_watch = context.on_alert().map(|on_alert| Arc::new(AlertWatch { on_alert, peer: peer.clone() }));
+        let busy_poll = self.busy_poll.max(inherited.busy_poll);
         let shared = Arc::new(Shared {
             stream,
             context: Some(context.clone()),
@@ -200,6 +220,7 @@ impl SslOptions {
             never_blocks: nonblocking && !polled,
             send_limit: self.send_limit,
             handshake_timeout: self.handshake_timeout,
+            busy_poll,
             core: Mutex::new(core),
             slots: Mutex::default(),
             can_read: Condvar::new(),
@@ -247,6 +268,12 @@ impl SslOptions {
         };
         Ok(options.open(TcpStream::connect(&addrs[..])?, context)?)
     }
+}
+
+/// Whether a peer can run while we spin. Finding out means reading files, so it is done once.
+fn has_many_cores() -> bool {
+    static MANY: OnceLock<bool> = OnceLock::new();
+    *MANY.get_or_init(|| thread::available_parallelism().is_ok_and(|n| n.get() > 1))
 }
 
 /// A non-blocking file that is opened eagerly has only begun its handshake.

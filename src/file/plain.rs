@@ -3,6 +3,7 @@ use std::io;
 use std::net::{Shutdown, TcpStream};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
@@ -75,6 +76,7 @@ impl<S: Stream> PlainFile<S> {
             handles: AtomicUsize::new(1),
             send_limit: SEND_LIMIT,
             handshake_timeout: Some(None),
+            busy_poll: Duration::ZERO,
             core: Mutex::new(core),
             slots: Mutex::default(),
             can_read: Condvar::new(),

@@ -17,7 +17,7 @@ use crate::connection::Connection;
 use crate::context::Context;
 use crate::engine::{Buffer, LARGE};
 use crate::error::{Error, ErrorKind};
-use crate::stream::{after, Inherited, Transport, Wait};
+use crate::stream::{after, spin, Inherited, Sleeper, Transport, Wait};
 
 /// The default of `SslOptions::handshake_timeout`.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
@@ -40,6 +40,8 @@ pub(crate) struct Shared<S, F> {
     pub send_limit: usize,
     /// As it was set, if it was.
     pub handshake_timeout: Option<Option<Duration>>,
+    /// How long a call tries to receive before it sleeps.
+    pub busy_poll: Duration,
     pub core: Mutex<Core>,
     /// What to call. Locked inside the core's lock, or alone; never while a callback is called or dropped.
     pub slots: Mutex<Slots<F>>,
@@ -162,7 +164,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         let sleeper = core.fell_asleep(wait);
         drop(core);
         let mut buffer = Buffer::for_receiving();
-        let result = self.stream.recv(buffer.space(LARGE / 2), wait);
+        let result = self.receive(buffer.space(LARGE / 2), wait, call, sleeper.as_deref());
         let mut core = self.lock();
         core.woke_up(sleeper);
         (core.reading, core.reader_waits) = (false, false);
@@ -193,6 +195,21 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             },
         }
         Ok(core)
+    }
+
+    /// As the stream's `recv`; a call that may sleep tries for a while first, if it is to. A file inside another leaves that
+    /// to the outer one.
+    fn receive(&self, buf: &mut [u8], wait: Wait, call: &Call, sleeper: Option<&Sleeper>) -> io::Result<usize> {
+        if let (Wait::Until(deadline), Some(sleeper)) = (wait, sleeper) {
+            if !self.busy_poll.is_zero() && self.polled && !call.nested {
+                let until = after(self.busy_poll).into_iter().chain(deadline).min();
+                match spin(sleeper, until, || self.stream.recv(buf, Wait::No)) {
+                    Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+                    result => return result,
+                }
+            }
+        }
+        self.stream.recv(buf, wait)
     }
 
     /// A reader that waits must see to what is unsent, if nobody else does: the peer may wait for that.

@@ -21,7 +21,8 @@ macro_rules! transport_for_file {
                 let backend = self.shared().lend()?;
                 let core = self.shared().lock();
                 let (read_timeout, write_timeout) = (core.read_timeout, core.write_timeout);
-                Ok(Inherited { nonblocking: core.nonblocking, read_timeout, write_timeout, backend })
+                let (nonblocking, busy_poll) = (core.nonblocking, self.shared().busy_poll);
+                Ok(Inherited { nonblocking, read_timeout, write_timeout, backend, busy_poll })
             }
 
             fn give_back(&self, _: &Inherited, unread: Vec<u8>) -> Vec<u8> {

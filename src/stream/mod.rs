@@ -16,7 +16,7 @@ use crate::backend::Backend;
 pub use duplex::Duplex;
 pub use read_write::ReadWrite;
 
-pub(crate) use wait::{after, Sleeper, Wait};
+pub(crate) use wait::{after, spin, Sleeper, Wait};
 
 /// A stream that can be wrapped. Its own methods are the crate's affair.
 ///
@@ -118,4 +118,6 @@ pub struct Inherited {
     pub read_timeout: Option<Duration>,
     pub write_timeout: Option<Duration>,
     pub backend: Option<Backend>,
+    /// Of a file: whoever waits outermost spins, for all.
+    pub busy_poll: Duration,
 }

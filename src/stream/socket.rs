@@ -91,7 +91,7 @@ fn take_over(fd: BorrowedFd<'_>) -> io::Result<Inherited> {
         nonblocking,
         read_timeout: socket.read_timeout()?,
         write_timeout: socket.write_timeout()?,
-        backend: None,
+        ..Inherited::default()
     };
     socket.set_read_timeout(Some(SLICE))?;
     Ok(inherited)

@@ -1,8 +1,10 @@
 use std::cell::OnceCell;
+use std::hint;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -130,6 +132,36 @@ pub(crate) fn wait_writable(
     match read {
         Some(read) => wait_any(&[(write, PollFlags::OUT), (read, PollFlags::IN)], deadline),
         None => wait_any(&[(write, PollFlags::OUT)], deadline),
+    }
+}
+
+/// Tries again and again, without sleeping, an operation that gives `WouldBlock` by itself.
+///
+/// Errors: `WouldBlock` when the time is over, `Interrupted` when this thread was woken; those of the operation.
+pub(crate) fn spin(
+    sleeper: &Sleeper,
+    until: Option<Instant>,
+    mut operation: impl FnMut() -> io::Result<usize>,
+) -> io::Result<usize> {
+    // The peer's thread may have landed on this processor, and others want to run, too.
+    const YIELD: u32 = 16;
+    let mut round = 0u32;
+    loop {
+        match operation() {
+            Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
+            result => return result,
+        }
+        if sleeper.take_wake_up() {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
+        if until.is_some_and(|until| Instant::now() >= until) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        round = round.wrapping_add(1);
+        match round % YIELD {
+            0 => thread::yield_now(),
+            _ => hint::spin_loop(),
+        }
     }
 }
 
