@@ -168,6 +168,7 @@ fn print(samples: &[Sample], kinds: &[&'static Kind]) {
         "sleeps",
         "to own raw",
         "quartiles",
+        "best ratio",
         "CPU to raw",
         "to tokio-rustls",
         "CPU to it",
@@ -193,11 +194,12 @@ fn print(samples: &[Sample], kinds: &[&'static Kind]) {
             let raw = kind.raw.map(of).unwrap_or_default();
             let rates = paired(&mine, &raw, Sample::rate);
             if rates.is_empty() {
-                line.extend(vec![String::new(); 3]);
+                line.extend(vec![String::new(); 4]);
             } else {
-                let (low, high) = (quantile(rates.clone(), 0.25), quantile(rates.clone(), 0.75));
-                line.push(format!("{:.2}", median(rates)));
-                line.push(format!("{low:.2}-{high:.2}"));
+                let of_ratios = |q| quantile(rates.iter().copied(), q);
+                line.push(format!("{:.2}", of_ratios(0.5)));
+                line.push(format!("{:.2}-{:.2}", of_ratios(0.25), of_ratios(0.75)));
+                line.push(format!("{:.2}", of_ratios(1.0)));
                 line.push(format!("{:.2}", median(paired(&mine, &raw, Sample::cpu))));
             }
             let common = of(COMMON);

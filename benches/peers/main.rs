@@ -5,6 +5,7 @@
 mod cases;
 mod certs;
 mod echo;
+mod instructions;
 mod load;
 mod mutex;
 mod ours;
@@ -49,10 +50,13 @@ struct Args {
     /// Echo servers of one thread on 1, 100 and 1,000 connections; with --syscalls: their calls
     #[arg(long, group = "mode")]
     echo: bool,
+    /// Instructions and allocations of a small read and a small write, our own and the engine's; needs valgrind
+    #[arg(long, group = "mode")]
+    instructions: bool,
     /// Memory of echo servers for each idle connection
     #[arg(long, group = "mode")]
     memory: bool,
-    /// An echo server with 10,000 connections that speak now and then [default: --peers with the default engine]
+    /// Echo servers with 10,000 connections that speak now and then
     #[arg(long, group = "mode")]
     scale: bool,
     /// The example `terminator` beside stunnel and hitch, as far as they are installed
@@ -136,13 +140,20 @@ fn run(args: Args) -> io::Result<()> {
     if let Some(one) = &args.one {
         return run_one(one, args.amount);
     }
+    if args.instructions {
+        let peers: Vec<&str> = match args.peers.is_empty() {
+            true => instructions::PEERS.iter().copied().filter(|name| Peer::names().contains(name)).collect(),
+            false => args.peers.iter().map(String::as_str).collect(),
+        };
+        return instructions::run(&peers, args.csv.as_deref());
+    }
     let cases = match args.cases.is_empty() {
         true => CASES.iter().collect(),
         false => args.cases.iter().map(|name| Case::find(name)).collect::<io::Result<Vec<_>>>()?,
     };
     let peers = match args.peers.is_empty() {
-        true => make_peers(Peer::names())?,
-        false => make_peers(args.peers.iter().map(String::as_str))?,
+        true => Peer::all()?,
+        false => args.peers.iter().map(|name| Peer::new(name)).collect::<io::Result<_>>()?,
     };
     let rounds = args.rounds.unwrap_or(if args.quick || args.syscalls.is_some() { 3 } else { 9 }).max(1);
     if let Some(counter) = args.syscalls {
@@ -167,7 +178,6 @@ fn run_servers(args: &Args) -> io::Result<()> {
         return scale::memory(&kinds, args.connections.unwrap_or(2000));
     }
     if args.scale {
-        let kinds = if args.peers.is_empty() { vec![Kind::of_default_engine()?] } else { kinds };
         return scale::scale(&kinds, args.connections.unwrap_or(10_000), Duration::from_secs(5), 4);
     }
     let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 7 }).max(1);
@@ -186,10 +196,6 @@ fn run_servers(args: &Args) -> io::Result<()> {
         Some(counter) => echo::count(&plan, counter),
         None => echo::run(&plan),
     }
-}
-
-fn make_peers<'a>(names: impl IntoIterator<Item = &'a str>) -> io::Result<Vec<Peer>> {
-    names.into_iter().map(Peer::new).collect()
 }
 
 /// Each round runs each case with each peer, there and back, so that whoever is compared is measured within a second.
@@ -251,8 +257,8 @@ fn run_one(one: &str, amount: Option<u64>) -> io::Result<()> {
 
 /// Everything once, with next to nothing to do.
 fn smoke() -> io::Result<()> {
-    for peer in make_peers(Peer::names())? {
-        for case in CASES {
+    for peer in Peer::all()? {
+        for case in CASES.iter().filter(|case| peer.takes(case.name)) {
             let word = match watched(case, &peer, case.smoke)? {
                 Some(_) => "ok",
                 None => "not possible",

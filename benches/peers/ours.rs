@@ -2,15 +2,20 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::time::Duration;
 
-use sslfile::{Certificate, Context, ContextBuilder, Engine, Identity, SslFile, Version};
+use sslfile::{Certificate, Context, ContextBuilder, Engine, Identity, SslFile, SslOptions, Version};
 
 use crate::certs::{certs, NAME};
 use crate::peer::{End, Library, Reader, Role, Writer};
 
-pub fn library(engine: Engine) -> io::Result<Library> {
+/// `busy_poll` is the option of that name, for both ends.
+pub fn library(engine: Engine, busy_poll: Duration) -> io::Result<Library> {
+    // Made before a thread is bound to a processor, so that it sees them all.
+    let options = SslFile::options().busy_poll(busy_poll);
     let role = |client, resumption| -> io::Result<Box<dyn Role>> {
-        Ok(Box::new(Ours { context: context(engine, client, resumption)?, client }))
+        let options = if client { options.clone().client(NAME) } else { options.clone().server() };
+        Ok(Box::new(Ours { context: context(engine, client, resumption)?, options }))
     };
     let resuming = match engine {
         // native-tls resumes nothing.
@@ -22,7 +27,7 @@ pub fn library(engine: Engine) -> io::Result<Library> {
 
 struct Ours {
     context: Context,
-    client: bool,
+    options: SslOptions,
 }
 
 fn context(engine: Engine, client: bool, resumption: bool) -> io::Result<Context> {
@@ -54,11 +59,7 @@ fn pin(builder: ContextBuilder, engine: Engine) -> ContextBuilder {
 
 impl Ours {
     fn shake(&self, tcp: TcpStream) -> io::Result<SslFile> {
-        let file = match self.client {
-            true => SslFile::client(tcp, &self.context, NAME)?,
-            false => SslFile::server(tcp, &self.context)?,
-        };
-        Ok(file)
+        Ok(self.options.clone().open(tcp, &self.context)?)
     }
 }
 

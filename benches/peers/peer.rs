@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::time::Duration;
 
 use sslfile::Engine;
 
@@ -50,34 +51,50 @@ struct Entry {
     raw: Option<&'static str>,
     make: fn() -> io::Result<Library>,
     is_available: fn() -> bool,
+    /// The cases that it is meant for. In others it is measured if the command line names it.
+    cases: Option<&'static [&'static str]>,
 }
+
+impl Entry {
+    const fn new(name: &'static str, raw: Option<&'static str>, make: fn() -> io::Result<Library>) -> Entry {
+        Entry { name, raw, make, is_available: || true, cases: None }
+    }
+
+    /// Of a build that may lack it.
+    const fn available(self, is_available: fn() -> bool) -> Entry {
+        Entry { is_available, ..self }
+    }
+
+    const fn only(self, cases: &'static [&'static str]) -> Entry {
+        Entry { cases: Some(cases), ..self }
+    }
+}
+
+/// How long `ours-*-spin` tries before it sleeps.
+const SPIN: Duration = Duration::from_micros(50);
+/// Where each end has a processor, and one waits for the other.
+const SPINNING: &[&str] = &["bulk-64k", "trip-64-apart"];
 
 /// Pairs that are compared stand side by side, so that they are measured one after the other.
 const ENTRIES: &[Entry] = &[
-    Entry { name: "plain", raw: None, make: plain::library, is_available: || true },
+    Entry::new("plain", None, plain::library),
     #[cfg(feature = "native-tls")]
-    Entry { name: "native-tls", raw: None, make: raw_native::library, is_available: || true },
-    Entry {
-        name: "ours-native",
-        raw: Some("native-tls"),
-        make: || ours::library(Engine::Native),
-        is_available: || Engine::Native.is_available(),
-    },
+    Entry::new("native-tls", None, raw_native::library),
+    Entry::new("ours-native", Some("native-tls"), || ours::library(Engine::Native, Duration::ZERO))
+        .available(|| Engine::Native.is_available()),
     #[cfg(feature = "openssl")]
-    Entry { name: "openssl", raw: None, make: raw_openssl::library, is_available: || true },
-    Entry {
-        name: "ours-openssl",
-        raw: Some("openssl"),
-        make: || ours::library(Engine::OpenSsl),
-        is_available: || Engine::OpenSsl.is_available(),
-    },
-    Entry { name: "rustls", raw: None, make: raw_rustls::library, is_available: || true },
-    Entry {
-        name: "ours-rustls",
-        raw: Some("rustls"),
-        make: || ours::library(Engine::Rustls),
-        is_available: || Engine::Rustls.is_available(),
-    },
+    Entry::new("openssl", None, raw_openssl::library),
+    Entry::new("ours-openssl", Some("openssl"), || ours::library(Engine::OpenSsl, Duration::ZERO))
+        .available(|| Engine::OpenSsl.is_available()),
+    Entry::new("ours-openssl-spin", Some("openssl"), || ours::library(Engine::OpenSsl, SPIN))
+        .available(|| Engine::OpenSsl.is_available())
+        .only(SPINNING),
+    Entry::new("rustls", None, raw_rustls::library),
+    Entry::new("ours-rustls", Some("rustls"), || ours::library(Engine::Rustls, Duration::ZERO))
+        .available(|| Engine::Rustls.is_available()),
+    Entry::new("ours-rustls-spin", Some("rustls"), || ours::library(Engine::Rustls, SPIN))
+        .available(|| Engine::Rustls.is_available())
+        .only(SPINNING),
 ];
 
 pub struct Peer {
@@ -86,6 +103,7 @@ pub struct Peer {
     pub client: Box<dyn Role>,
     pub server: Box<dyn Role>,
     pub resuming: Option<(Box<dyn Role>, Box<dyn Role>)>,
+    cases: Option<&'static [&'static str]>,
 }
 
 impl Peer {
@@ -94,12 +112,23 @@ impl Peer {
         ENTRIES.iter().filter(|e| (e.is_available)()).map(|e| e.name).collect()
     }
 
+    /// Each for the cases that it is meant for.
+    pub fn all() -> io::Result<Vec<Peer>> {
+        let make = |name| Ok(Peer { cases: find(name)?.cases, ..Peer::new(name)? });
+        Peer::names().into_iter().map(make).collect()
+    }
+
+    /// Whether this case is one for it.
+    pub fn takes(&self, case: &str) -> bool {
+        self.cases.is_none_or(|cases| cases.contains(&case))
+    }
+
     /// `name` for both ends, or `client+server` for two kinds of ends.
     pub fn new(name: &str) -> io::Result<Peer> {
         let Some((client, server)) = name.split_once('+') else {
             let entry = find(name)?;
             let Library { client, server, resuming } = (entry.make)()?;
-            return Ok(Peer { name: name.to_string(), raw: entry.raw, client, server, resuming });
+            return Ok(Peer { name: name.to_string(), raw: entry.raw, client, server, resuming, cases: None });
         };
         let (client, server) = ((find(client)?.make)()?, (find(server)?.make)()?);
         let resuming = match (client.resuming, server.resuming) {
@@ -107,7 +136,7 @@ impl Peer {
             _ => None,
         };
         let (client, server) = (client.client, server.server);
-        Ok(Peer { name: name.to_string(), raw: None, client, server, resuming })
+        Ok(Peer { name: name.to_string(), raw: None, client, server, resuming, cases: None })
     }
 }
 

@@ -46,6 +46,7 @@ pub fn print(rows: &[Row], cases: &[&'static Case], peers: &[Peer]) {
         "client + server",
         "to own raw",
         "quartiles",
+        "best ratio",
         "CPU to raw",
         "to openssl",
     ]);
@@ -74,11 +75,12 @@ pub fn print(rows: &[Row], cases: &[&'static Case], peers: &[Peer]) {
             let raw = peer.raw.map(of).unwrap_or_default();
             let ratios = paired(&mine, &raw, Row::rate);
             if ratios.is_empty() {
-                line.extend(vec!["".to_string(); 3]);
+                line.extend(vec![String::new(); 4]);
             } else {
-                let (low, high) = (quantile(ratios.clone(), 0.25), quantile(ratios.clone(), 0.75));
-                line.push(format!("{:.2}", median(ratios)));
-                line.push(format!("{low:.2}-{high:.2}"));
+                let of_ratios = |q| quantile(ratios.iter().copied(), q);
+                line.push(format!("{:.2}", of_ratios(0.5)));
+                line.push(format!("{:.2}-{:.2}", of_ratios(0.25), of_ratios(0.75)));
+                line.push(format!("{:.2}", of_ratios(1.0)));
                 line.push(format!("{:.2}", median(paired(&mine, &raw, Row::cpu))));
             }
             let common = paired(&mine, &of(COMMON), Row::rate);

@@ -37,7 +37,8 @@ pub fn memory(kinds: &[&'static Kind], connections: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// `connections` that echo once in a `period`, for so many `periods`, and then not at all.
+/// `connections` that echo once in a `period`, for so many `periods`, and then not at all. Before them a few, with as many
+/// echoes a second, to compare with.
 pub fn scale(kinds: &[&'static Kind], connections: usize, period: Duration, periods: u64) -> io::Result<()> {
     pin::set(Pin::Apart);
     let mut table = Table::new(&[
@@ -53,6 +54,8 @@ pub fn scale(kinds: &[&'static Kind], connections: usize, period: Duration, peri
         "overdue",
         "fewest-most",
         "CPU",
+        "at 100",
+        "ratio",
         "sleeps for each",
         "sleeps while idle",
     ]);
@@ -60,6 +63,7 @@ pub fn scale(kinds: &[&'static Kind], connections: usize, period: Duration, peri
         eprintln!("{connections} connections to {}", kind.name);
         let server = Server::start(kind, BUFFER)?;
         let base = server.usage()?.resident;
+        let few = cpu_of_few(&server, FEW.min(connections), period.mul_f64(FEW as f64 / connections.max(FEW) as f64))?;
         let start = Instant::now();
         let mut load = Load::open(server.addr, connections)?;
         let opened = start.elapsed();
@@ -72,6 +76,7 @@ pub fn scale(kinds: &[&'static Kind], connections: usize, period: Duration, peri
         thread::sleep(IDLE);
         let idle = server.usage()?.sleeps - idle;
         let echoes = trickle.latencies.len();
+        let cpu = (after.cpu - before.cpu).as_secs_f64() / echoes as f64;
         let latency = |q| {
             let all = trickle.latencies.iter().map(Duration::as_secs_f64);
             format!("{:.0} µs", quantile(all, q) * 1e6)
@@ -88,7 +93,9 @@ pub fn scale(kinds: &[&'static Kind], connections: usize, period: Duration, peri
             latency(1.0),
             trickle.overdue.to_string(),
             format!("{}-{}", trickle.fewest, trickle.most),
-            format!("{:.1} µs", (after.cpu - before.cpu).as_secs_f64() * 1e6 / echoes as f64),
+            format!("{:.1} µs", cpu * 1e6),
+            format!("{:.1} µs", few * 1e6),
+            format!("{:.2}", cpu / few),
             format!("{:.2}", (after.sleeps - before.sleeps) as f64 / echoes as f64),
             format!("{idle} in {IDLE:?}"),
         ]);
@@ -100,6 +107,19 @@ pub fn scale(kinds: &[&'static Kind], connections: usize, period: Duration, peri
     table.print();
     Ok(())
 }
+
+/// Processor seconds for each echo.
+fn cpu_of_few(server: &Server, connections: usize, period: Duration) -> io::Result<f64> {
+    const PERIODS: u64 = 40;
+    let mut load = Load::open(server.addr, connections)?;
+    load.trickle(64, period, 2)?;
+    let before = server.usage()?;
+    let trickle = load.trickle(64, period, PERIODS)?;
+    Ok((server.usage()?.cpu - before.cpu).as_secs_f64() / trickle.latencies.len() as f64)
+}
+
+/// How many connections the others are compared with.
+const FEW: usize = 100;
 
 /// How long a server is left alone.
 const IDLE: Duration = Duration::from_secs(2);

@@ -67,12 +67,6 @@ impl Kind {
             io::Error::new(io::ErrorKind::InvalidInput, text)
         })
     }
-
-    pub fn of_default_engine() -> io::Result<&'static Kind> {
-        let default = Engine::available().first().copied();
-        let kind = Kind::all().into_iter().find(|kind| kind.engine.is_some() && kind.engine == default);
-        kind.ok_or_else(|| io::Error::other("no engine was built"))
-    }
 }
 
 /// A server's process, which ends with this.

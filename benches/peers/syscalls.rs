@@ -174,7 +174,7 @@ impl Counter {
     }
 }
 
-fn run_within(limit: Duration, mut command: Command, what: &str) -> io::Result<()> {
+pub fn run_within(limit: Duration, mut command: Command, what: &str) -> io::Result<()> {
     let name = command.get_program().to_string_lossy().into_owned();
     let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
     let mut child = child.map_err(|e| io::Error::new(e.kind(), format!("{name} (is it installed?): {e}")))?;
