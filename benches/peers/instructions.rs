@@ -16,7 +16,7 @@ use crate::syscalls::run_within;
 pub const PEERS: &[&str] = &["native-tls", "ours-native", "openssl", "ours-openssl", "rustls", "ours-rustls"];
 
 /// What is counted, and the function that does it and nothing else.
-const CALLS: &[(&str, &str)] = &[("read", "*::hear_trip"), ("write", "*::say_trip")];
+const CALLS: &[(&str, &str)] = &[("read", "*::read_trip"), ("write", "*::write_trip"), ("flush", "*::flush_trip")];
 const CASE: &str = "trip-64";
 /// callgrind's numbers of the threads.
 const ENDS: &[(&str, u32)] = &[("client", 1), ("server", 2)];
