@@ -180,7 +180,7 @@ fn run_servers(args: &Args) -> io::Result<()> {
     if args.scale {
         return scale::scale(&kinds, args.connections.unwrap_or(10_000), Duration::from_secs(5), 4);
     }
-    let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 7 }).max(1);
+    let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 9 }).max(1);
     let time = Duration::from_millis(if args.quick { 150 } else { 400 });
     let plan = echo::Plan { kinds, rounds, time, csv: args.csv.as_deref() };
     if args.terminators {
