@@ -113,20 +113,19 @@ fn in_the_environment(folder: &Path) {
     }
 }
 
-/// tcpdump and tshark, if loopback traffic can be captured.
-fn capture_tools() -> Result<(), String> {
-    let openssl = find(&["openssl"]);
-    openssl.and(find(&["tcpdump"])).and(find(&["tshark"]))?;
+/// Which takes more than the tools: a permission that no installation gives.
+fn may_capture() -> bool {
     let listed = Command::new("tcpdump").args(["-i", "lo", "-L"]).stdin(Stdio::null()).output();
-    match listed.is_ok_and(|output| output.status.success()) {
-        true => Ok(()),
-        false => Err("no permission to capture traffic".to_string()),
-    }
+    listed.is_ok_and(|output| output.status.success())
 }
 
 #[test]
 fn tshark_reads_a_capture_with_it() {
-    run(capture_tools(), |bench, ()| {
+    let tools = find(&["openssl"]).and(find(&["tcpdump"])).and(find(&["tshark"]));
+    if tools.is_ok() && !may_capture() {
+        return println!("skipped: no permission to capture traffic");
+    }
+    run(tools, |bench, _| {
         let own = Own::new(bench, "server", &certs().ecdsa);
         for engine in engines() {
             for version in VERSIONS {
