@@ -46,6 +46,8 @@ pub use version::Version;
 pub mod guide {
     #[doc = include_str!("docs/callbacks.md")]
     pub mod callbacks {}
+    #[doc = include_str!("docs/engines.md")]
+    pub mod engines {}
     #[doc = include_str!("docs/unexpected_end.md")]
     pub mod unexpected_end {}
     #[doc = include_str!("docs/tcp_stream.md")]

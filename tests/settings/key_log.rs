@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use super::rig::{
-    at, context, flag, refused, s_client, s_server, serve, text, visit, with_openssl, write, Own, Server, VERSIONS,
+    at, context, flag, honours, s_client, s_server, serve, text, visit, with_openssl, write, Own, Server, VERSIONS,
 };
 use crate::common::{certs, client_builder, engines, server_builder, server_context, test_in_child, NAME};
 use crate::harness::{find, run, STEP};
@@ -28,9 +28,9 @@ fn file_and_closure_have_the_secrets_that_the_peer_has() {
                 let heard: Arc<Mutex<Vec<String>>> = Arc::default();
                 let listener = heard.clone();
                 let builder = at(version, server_builder(engine)).key_log_file(&ours);
-                let builder = match refused(engine).contains(&"key_log") {
-                    true => builder,
-                    false => builder.key_log(move |line| listener.lock().expect("lock").push(line.to_string())),
+                let builder = match honours(engine, "key_log") {
+                    true => builder.key_log(move |line| listener.lock().expect("lock").push(line.to_string())),
+                    false => builder,
                 };
                 let Some(server) = context(engine, "key_log_file", builder) else { continue };
                 let client = |port| {

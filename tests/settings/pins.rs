@@ -117,9 +117,9 @@ fn a_server_pins_its_clients() {
                 let with = |sha256| {
                     let builder = Context::builder().identity(certs().ecdsa.identity()).add_root(ca()).pin(sha256);
                     // Without the option that it is about, where both are refused.
-                    let builder = match super::rig::refused(engine).contains(&"client_auth") {
-                        true => builder,
-                        false => builder.client_auth(ClientAuth::Require),
+                    let builder = match super::rig::honours(engine, "client_auth") {
+                        true => builder.client_auth(ClientAuth::Require),
+                        false => builder,
                     };
                     context(engine, "pin", at(version, builder))
                 };
