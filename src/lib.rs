@@ -54,6 +54,8 @@ pub mod guide {
     pub mod tcp_stream {}
     #[doc = include_str!("docs/pike.md")]
     pub mod pike {}
+    #[doc = include_str!("docs/models.md")]
+    pub mod models {}
 }
 
 /// Its examples compile too.
