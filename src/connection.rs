@@ -297,7 +297,7 @@ impl Connection {
         self.session.version().filter(|_| self.handshake_done)
     }
 
-    /// The cipher suite agreed on, in the library's own spelling, if the engine knows it.
+    /// The cipher suite agreed on, by OpenSSL's name for it, if the engine knows it.
     pub fn cipher(&self) -> Option<String> {
         self.session.cipher().filter(|_| self.handshake_done)
     }

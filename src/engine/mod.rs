@@ -34,12 +34,13 @@ pub(crate) use wire::Wire;
 compile_error!("sslfile needs a TLS library: turn on one of the features \"native-tls\", \"openssl\" and \"rustls\"");
 
 /// The library that does the cryptography. Every variant exists whatever the features;
-/// [`is_available`](Engine::is_available) says what was built.
+/// [`is_available`](Engine::is_available) says what was built, and the [guide](crate::guide::engines) what each can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {
     /// The platform's own library through the `native-tls` crate (feature `native-tls`). On OpenSSL its servers stop at
-    /// TLS 1.2, and it has no ciphers, client authentication, resumption, key log or negotiated version.
+    /// TLS 1.2, and it has neither ciphers nor groups, client authentication, resumption, several certificates, pins, key log or
+    /// negotiated version.
     Native,
     /// OpenSSL through the `openssl` crate (feature `openssl`), on platforms where `native-tls` is OpenSSL too.
     OpenSsl,
