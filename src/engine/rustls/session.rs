@@ -395,10 +395,12 @@ impl<C: Unbuffered> Session for RustlsSession<C> {
     }
 
     fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop> {
+        wire.withhold();
         self.run(wire, Goal::Write(data))
     }
 
     fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
+        wire.withhold();
         self.run(wire, Goal::Close).map(drop)
     }
 
