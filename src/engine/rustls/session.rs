@@ -9,7 +9,7 @@ use rustls::{AlertDescription, CertificateError, CommonState, HandshakeKind, Pro
 
 use super::exporter::export;
 use super::names;
-use super::notes::{self, Secret};
+use super::notes::{self, Notes, Secret};
 use super::verifier::{Refusal, Verifier};
 use crate::certificate::Certificate;
 use crate::der;
@@ -107,10 +107,14 @@ impl<C: Unbuffered> RustlsSession<C> {
             spoil_forged_header(wire.news());
         }
         loop {
-            let outcome = self.step(wire, &mut goal);
-            if !self.handshake_done {
-                self.take_notes();
-            }
+            let outcome = match self.handshake_done {
+                true => self.step(wire, &mut goal),
+                false => {
+                    let (outcome, notes) = notes::during(|| self.step(wire, &mut goal));
+                    self.keep(notes);
+                    outcome
+                }
+            };
             match outcome {
                 Ok(Next::Again) => {}
                 Ok(Next::NeedsInput) => return Err(Stop::NeedsInput),
@@ -272,8 +276,7 @@ impl<C: Unbuffered> RustlsSession<C> {
         report.judge().with_source(e)
     }
 
-    fn take_notes(&mut self) {
-        let notes = notes::take();
+    fn keep(&mut self, notes: Notes) {
         self.server_name = notes.server_name.or(self.server_name.take());
         self.shown = notes.shown.or(self.shown.take());
         self.ocsp_response = notes.ocsp_response.or(self.ocsp_response.take());
