@@ -62,7 +62,8 @@ pub(super) struct RustlsSession<C> {
     shown: Option<CertificateDer<'static>>,
     ocsp_response: Option<Vec<u8>>,
     secret: Option<Secret>,
-    server_random: [u8; 32],
+    /// The first bytes of the ServerHello: type, length, version, the server's random (RFC 5246, section 7.4.1.3).
+    server_hello: Vec<u8>,
 }
 
 /// What a call is to achieve, once nothing stands in its way.
@@ -94,13 +95,13 @@ impl<C: Unbuffered> RustlsSession<C> {
             shown: None,
             ocsp_response: None,
             secret: None,
-            server_random: [0; 32],
+            server_hello: Vec::new(),
         }
     }
 
     fn run(&mut self, wire: &mut Wire, mut goal: Goal<'_>) -> Result<usize, Stop> {
         if !self.handshake_done && !self.is_server {
-            self.note_server_random(wire.view());
+            self.note_server_hello(wire.news());
         }
         let is_tls13 = self.conn.state().protocol_version() == Some(ProtocolVersion::TLSv1_3);
         if is_tls13 && self.handshake_done {
@@ -137,7 +138,7 @@ impl<C: Unbuffered> RustlsSession<C> {
                 encode(data, wire);
                 if !self.handshake_done && self.is_server {
                     let sent = wire.outgoing.as_slice()[sent_before..].to_vec();
-                    self.note_server_random(&sent);
+                    self.note_server_hello(&sent);
                 }
                 Ok(Next::Again)
             }
@@ -283,15 +284,13 @@ impl<C: Unbuffered> RustlsSession<C> {
         self.secret = notes.secret.or(self.secret.take());
     }
 
-    /// From the ServerHello (RFC 5246, section 7.4.1.3), which is in the clear, if this is one.
-    fn note_server_random(&mut self, record: &[u8]) {
+    /// It is the first that a server says, in the clear, in one record or in several. (In TLS 1.3 that may be another
+    /// message of this type; there the random is not asked for.)
+    fn note_server_hello(&mut self, record: &[u8]) {
         const HANDSHAKE: u8 = 22;
-        const SERVER_HELLO: u8 = 2;
-        // Behind the record's header come type and length of the message, and the version.
-        if let [HANDSHAKE, _, _, _, _, SERVER_HELLO, _, _, _, _, _, rest @ ..] = record {
-            if let Some(random) = rest.first_chunk() {
-                self.server_random = *random;
-            }
+        const WANTED: usize = 4 + 2 + 32;
+        if let [HANDSHAKE, _, _, _, _, body @ ..] = record {
+            self.server_hello.extend(body.iter().take(WANTED - self.server_hello.len()));
         }
     }
 }
@@ -468,8 +467,10 @@ impl<C: Unbuffered> Session for RustlsSession<C> {
     }
 
     fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> Result<(), Error> {
-        match (self.conn.state().negotiated_cipher_suite(), &self.secret) {
-            (Some(suite), Some(secret)) => export(suite, secret, &self.server_random, out, label, context),
+        match (self.conn.state().negotiated_cipher_suite(), &self.secret, self.server_hello.last_chunk()) {
+            (Some(suite), Some(secret), Some(server_random)) => {
+                export(suite, secret, server_random, out, label, context)
+            }
             _ => Err(Error::new(ErrorKind::NotOpen, "the handshake is not done")),
         }
     }
