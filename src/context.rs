@@ -268,14 +268,14 @@ impl ContextBuilder {
     }
 
     /// How many sessions are kept: by clients, for how many servers (default 256); by servers, for how many clients whose
-    /// session they remember themselves (default: the library's).
+    /// session they remember themselves (default: the library's; with [`Engine::Rustls`] a million at most).
     pub fn session_cache_size(mut self, sessions: usize) -> Self {
         self.settings.session_cache_size = Some(sessions);
         self
     }
 
     /// How many tickets a server gives to each client in TLS 1.3 (RFC 8446, section 4.6.1), default 2. With 0 it gives
-    /// none in any version (RFC 5077), and what is resumed is what it remembers itself.
+    /// none in any version (RFC 5077), and what is resumed is what it remembers itself. At most 255 (as in RFC 9149).
     pub fn tickets(mut self, number: usize) -> Self {
         self.settings.tickets = Some(number);
         self
@@ -397,6 +397,9 @@ impl ContextBuilder {
         };
         if let Some(bytes) = settings.max_fragment_size.filter(|bytes| !(64..=16384).contains(bytes)) {
             return Err(Error::invalid_input(format!("max_fragment_size is 64 to 16384 bytes, not {bytes}")));
+        }
+        if let Some(number) = settings.tickets.filter(|number| *number > 255) {
+            return Err(Error::invalid_input(format!("tickets is 0 to 255, not {number}")));
         }
         let mut broken_roots = 0;
         for path in root_paths {
