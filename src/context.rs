@@ -160,7 +160,8 @@ impl ContextBuilder {
     }
 
     /// Trusts certificates issued by `root`, or `root` itself. May be called several times. With [`Engine::Native`] on
-    /// OpenSSL a root must be self-signed.
+    /// OpenSSL a root must be self-signed. With [`Engine::Rustls`] a server's own certificate counts as its root only if it is
+    /// self-signed, and a root that has expired still counts.
     pub fn add_root(mut self, root: Certificate) -> Self {
         self.settings.roots.push(root);
         self
@@ -345,9 +346,10 @@ impl ContextBuilder {
     /// Told of each alert that a file of this context sends or receives, close_notify included, and, on a server, of the
     /// bytes that a client without TLS sent ([`Alert::not_tls`]); such a client is then not sent the alert, so that whoever takes
     /// the stream back ([`OpenError::into_parts`](crate::OpenError::into_parts), [`SslFile::release`](crate::SslFile::release))
-    /// may answer it in plain. Called in whichever thread comes upon it, with no lock
-    /// held; a panic in it goes no further. Some alerts that we send are not told, as the library does not tell us:
-    /// those of [`Engine::Native`] that went out encrypted.
+    /// may answer it in plain. Called in whichever thread comes upon it, in the midst of a call, without the file's lock: it may
+    /// ask the file, but must not wait for it (read, flush, close), which might be for that very call, nor use a file that
+    /// wraps it. A panic in it goes no further. Warnings of the peer are not told, nor are alerts of ours of which the library
+    /// does not tell us: those of [`Engine::Native`] that went out encrypted.
     ///
     /// Pike's `set_alert_callback`.
     pub fn on_alert(mut self, f: impl Fn(&Alert) + Send + Sync + 'static) -> Self {
