@@ -38,7 +38,7 @@ use crate::version::{Bounds, Version};
 /// ```
 pub struct Connection {
     session: Box<dyn Session>,
-    wire: Wire,
+    wire: Box<Wire>,
     /// Decrypted ahead of being read.
     plain: Buffer,
     role: Role,
@@ -128,7 +128,7 @@ impl Connection {
         };
         Ok(Connection {
             session: context.open(role, &expected, versions)?,
-            wire: Wire::default(),
+            wire: Box::default(),
             plain: Buffer::default(),
             role,
             expected,
@@ -184,6 +184,7 @@ impl Connection {
     }
 
     /// Whether application data can flow.
+    #[inline]
     pub fn is_handshake_done(&self) -> bool {
         self.handshake_done
     }
@@ -296,7 +297,7 @@ impl Connection {
         self.session.version().filter(|_| self.handshake_done)
     }
 
-    /// The cipher suite agreed on, in the library's own spelling, if the engine knows it.
+    /// The cipher suite agreed on, by OpenSSL's name for it, if the engine knows it.
     pub fn cipher(&self) -> Option<String> {
         self.session.cipher().filter(|_| self.handshake_done)
     }
@@ -341,7 +342,7 @@ impl Connection {
     pub(crate) fn without_tls() -> Connection {
         Connection {
             session: Box::new(PlainText),
-            wire: Wire::default(),
+            wire: Box::default(),
             plain: Buffer::default(),
             role: Role::Client,
             expected: String::new(),
@@ -372,6 +373,11 @@ impl Connection {
         self.plain.len() + self.wire.incoming.len()
     }
 
+    /// Whether a read would look at something: data, input, an end.
+    pub(crate) fn has_news(&mut self) -> bool {
+        !self.plain.is_empty() || self.end.is_some() || self.input_end.is_some() || self.has_input()
+    }
+
     /// Whether a read might give data at once.
     pub(crate) fn may_give_data(&mut self) -> bool {
         !self.plain.is_empty() || (self.handshake_done && self.end.is_none() && self.has_input())
@@ -397,6 +403,7 @@ impl Connection {
         self.input_end.get_or_insert(Some(error));
     }
 
+    #[inline]
     pub(crate) fn has_output(&self) -> bool {
         !self.wire.outgoing.is_empty()
     }
@@ -427,6 +434,7 @@ impl Connection {
         matches!(self.end, Some(End::CloseNotify | End::Bare))
     }
 
+    #[inline]
     pub(crate) fn failure(&self) -> Option<&Error> {
         self.failure.as_ref()
     }
@@ -580,11 +588,13 @@ impl Connection {
         self.alerts.push(Alert { number, is_ours, role: self.role, peer: String::new(), not_tls: None });
     }
 
+    #[inline]
     pub(crate) fn has_alerts(&self) -> bool {
         !self.alerts.is_empty()
     }
 
     /// Whether the library has something to work on.
+    #[inline]
     fn has_input(&mut self) -> bool {
         match self.plain_text {
             true => !self.wire.incoming.is_empty(),
@@ -593,7 +603,14 @@ impl Connection {
     }
 
     /// The handshake, as far as the input goes.
+    #[inline]
     fn advance(&mut self) {
+        if !self.handshake_done {
+            self.shake_hands();
+        }
+    }
+
+    fn shake_hands(&mut self) {
         while !self.handshake_done && self.failure.is_none() {
             if !self.recognise() {
                 return;

@@ -185,7 +185,7 @@ impl ContextBuilder {
     /// The lowest version to speak. Default: TLS 1.2 (RFC 8996).
     ///
     /// Below that, OpenSSL 3 needs its security level 0, which is then set, and which admits weak keys and hashes on
-    /// the other versions too.
+    /// the other versions too. With [`Engine::Rustls`] it is `Unsupported`.
     pub fn min_version(mut self, version: Version) -> Self {
         self.settings.versions.min = Some(version);
         self

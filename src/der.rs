@@ -62,6 +62,7 @@ pub(crate) fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// The SubjectPublicKeyInfo of a certificate (RFC 5280, section 4.1), as it stands there.
+#[cfg(any(feature = "native-tls", all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
 pub(crate) fn public_key_info(certificate: &[u8]) -> Option<&[u8]> {
     const VERSION: u8 = 0xa0;
     let (_, parts, _) = element(certificate)?;

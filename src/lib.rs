@@ -46,12 +46,16 @@ pub use version::Version;
 pub mod guide {
     #[doc = include_str!("docs/callbacks.md")]
     pub mod callbacks {}
+    #[doc = include_str!("docs/engines.md")]
+    pub mod engines {}
     #[doc = include_str!("docs/unexpected_end.md")]
     pub mod unexpected_end {}
     #[doc = include_str!("docs/tcp_stream.md")]
     pub mod tcp_stream {}
     #[doc = include_str!("docs/pike.md")]
     pub mod pike {}
+    #[doc = include_str!("docs/models.md")]
+    pub mod models {}
 }
 
 /// Its examples compile too.

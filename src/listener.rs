@@ -47,6 +47,8 @@ pub struct SslListener {
 
 struct Shared {
     listener: TcpListener,
+    /// What it accepts has nothing set on it.
+    accepts_fresh: bool,
     settings: Mutex<Settings>,
     callbacks: Mutex<ListenerCallbacks>,
 }
@@ -65,6 +67,8 @@ struct Settings {
     place: Option<Place>,
     /// What the backend has been told.
     watched: bool,
+    /// Connections that were accepted in the last turn in which there were any.
+    burst: usize,
 }
 
 /// Locked for the length of a call: there is one accept callback, and it is called by one thread at a time.
@@ -116,8 +120,13 @@ impl SslListener {
             resting: None,
             place: None,
             watched: false,
+            burst: 0,
         };
-        let shared = Shared { listener, settings: Mutex::new(settings), callbacks: Mutex::default() };
+        // Elsewhere sockets inherit more than time-outs.
+        let linux = cfg!(any(target_os = "linux", target_os = "android"));
+        let socket = SockRef::from(&listener);
+        let accepts_fresh = linux && socket.read_timeout()?.is_none() && socket.write_timeout()?.is_none();
+        let shared = Shared { listener, accepts_fresh, settings: Mutex::new(settings), callbacks: Mutex::default() };
         Ok(SslListener { shared: Arc::new(shared) })
     }
 
@@ -282,7 +291,8 @@ impl Shared {
         more: impl FnOnce(SslOptions) -> SslOptions,
     ) -> io::Result<SslFile> {
         let settings = self.settings.lock();
-        let mut options = SslFile::options().server().handshake(Handshake::Lazy).peer(addr);
+        let options = SslFile::options().server().handshake(Handshake::Lazy);
+        let mut options = options.peer(addr).fresh(self.accepts_fresh);
         if let Some(timeout) = settings.handshake_timeout {
             options = options.handshake_timeout(timeout);
         }
@@ -308,12 +318,17 @@ impl Shared {
 
     /// Takes what is in the system's queue, up to the limits.
     fn accept_some(self: &Arc<Self>, backend: &Backend) -> usize {
-        for _ in 0..FAIR_SHARE {
+        // Twice as many as last time: where connections come one by one, each costs one call.
+        let limit = std::mem::take(&mut self.settings.lock().burst).saturating_mul(2).clamp(1, FAIR_SHARE);
+        for _ in 0..limit {
             if !self.settings.lock().wants_more() {
                 return 0;
             }
             match self.listener.accept() {
-                Ok((stream, addr)) => self.begin(stream, addr, backend),
+                Ok((stream, addr)) => {
+                    self.settings.lock().burst += 1;
+                    self.begin(stream, addr, backend);
+                }
                 Err(e) => match e.kind() {
                     io::ErrorKind::WouldBlock => return 0,
                     // That peer has gone again.

@@ -11,6 +11,9 @@ mod common;
 #[allow(dead_code)]
 #[path = "peers/harness.rs"]
 mod harness;
+#[allow(dead_code)]
+#[path = "matrix/table.rs"]
+mod table;
 
 mod settings {
     mod alerts;
@@ -30,6 +33,5 @@ mod settings {
     mod sni;
     mod tickets;
     mod trust;
-    mod unsupported;
     mod verify;
 }

@@ -3,6 +3,7 @@ mod waiter;
 use std::any::Any;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::os::fd::RawFd;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
@@ -93,7 +94,7 @@ struct Inner {
 /// Under a lock that is never held while a source runs.
 #[derive(Default)]
 struct State {
-    sources: HashMap<usize, Entry>,
+    sources: HashMap<usize, Entry, BuildHasherDefault<KeyHasher>>,
     next_key: usize,
     /// Sources that have something to do without an event.
     ready: VecDeque<usize>,
@@ -102,6 +103,34 @@ struct State {
     /// Who is in a turn.
     turner: Option<ThreadId>,
     stop: bool,
+}
+
+/// Keys are counted up, and nobody else chooses them: each is its own hash.
+#[derive(Default)]
+struct KeyHasher(u64);
+
+impl Hasher for KeyHasher {
+    fn finish(&self) -> u64 {
+        // The table looks at the high bits, too.
+        self.0.wrapping_mul(0x9E37_79B9_7F4A_7C15)
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.0 = (self.0 << 8) | u64::from(*byte));
+    }
+
+    fn write_usize(&mut self, key: usize) {
+        self.0 = key as u64;
+    }
+}
+
+thread_local! {
+    /// Asking for it each time would count references.
+    static THIS_THREAD: ThreadId = thread::current().id();
+}
+
+fn this_thread() -> ThreadId {
+    THIS_THREAD.try_with(|id| *id).unwrap_or_else(|_| thread::current().id())
 }
 
 struct Entry {
@@ -343,7 +372,7 @@ impl Place {
         if let Some(alarm) = entry.alarm.take() {
             state.timers.remove(&alarm);
         }
-        let me = Some(thread::current().id());
+        let me = Some(this_thread());
         let runs_elsewhere = |state: &State| {
             let running = state.sources.get(&self.key).and_then(|entry| entry.running);
             running.is_some() && running != me
@@ -369,7 +398,7 @@ impl State {
 impl Inner {
     /// `until_stop`: does not wait after `stop`.
     fn turn(&self, timeout: Option<Duration>, until_stop: bool) -> io::Result<usize> {
-        let me = thread::current().id();
+        let me = this_thread();
         if self.state.lock().turner == Some(me) {
             return Err(Error::invalid_input("a callback can't turn its own backend").into());
         }
@@ -458,7 +487,7 @@ impl Inner {
         if happened.disarmed {
             entry.registered = Happened::default();
         }
-        entry.running = Some(thread::current().id());
+        entry.running = Some(this_thread());
         let source = entry.source.clone();
         drop(state);
         let mut calls = 0;
@@ -474,7 +503,7 @@ impl Inner {
 
     /// Sees to it that a thread that waits in a turn looks again. The turning thread itself looks anyway.
     fn notify(&self, state: MutexGuard<'_, State>) {
-        let needless = state.turner.is_none_or(|turner| turner == thread::current().id());
+        let needless = state.turner.is_none_or(|turner| turner == this_thread());
         drop(state);
         if !needless {
             self.waiter.notify();

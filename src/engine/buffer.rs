@@ -68,6 +68,7 @@ impl Buffer {
         Buffer { storage: take(LARGE), start: HEADROOM, end: HEADROOM }
     }
 
+    #[inline]
     pub fn as_slice(&self) -> &[u8] {
         &self.storage[self.start..self.end]
     }
@@ -77,10 +78,12 @@ impl Buffer {
         &mut self.storage[self.start..self.end]
     }
 
+    #[inline]
     pub fn len(&self) -> usize {
         self.end - self.start
     }
 
+    #[inline]
     pub fn is_empty(&self) -> bool {
         self.start == self.end
     }
@@ -95,6 +98,7 @@ impl Buffer {
     }
 
     /// Drops `n` bytes from the front (at most all).
+    #[inline]
     pub fn consume(&mut self, n: usize) {
         self.start += n.min(self.len());
         if self.is_empty() {
@@ -117,6 +121,7 @@ impl Buffer {
         bytes
     }
 
+    #[inline]
     pub fn clear(&mut self) {
         (self.start, self.end) = (0, 0);
         if !self.storage.is_empty() {
@@ -125,12 +130,14 @@ impl Buffer {
     }
 
     /// The free space at the end, at least `n` bytes of it, to be followed by [`filled`](Buffer::filled).
+    #[inline]
     pub fn space(&mut self, n: usize) -> &mut [u8] {
         self.make_room(n);
         &mut self.storage[self.end..]
     }
 
     /// The first `n` bytes of the last `space` have been written.
+    #[inline]
     pub fn filled(&mut self, n: usize) {
         self.end = (self.end + n).min(self.storage.len());
         if self.is_empty() {

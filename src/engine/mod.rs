@@ -34,12 +34,13 @@ pub(crate) use wire::Wire;
 compile_error!("sslfile needs a TLS library: turn on one of the features \"native-tls\", \"openssl\" and \"rustls\"");
 
 /// The library that does the cryptography. Every variant exists whatever the features;
-/// [`is_available`](Engine::is_available) says what was built.
+/// [`is_available`](Engine::is_available) says what was built, and the [guide](crate::guide::engines) what each can do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Engine {
     /// The platform's own library through the `native-tls` crate (feature `native-tls`). On OpenSSL its servers stop at
-    /// TLS 1.2, and it has no ciphers, client authentication, resumption, key log or negotiated version.
+    /// TLS 1.2, and it has neither ciphers nor groups, client authentication, resumption, several certificates, pins, key log or
+    /// negotiated version.
     Native,
     /// OpenSSL through the `openssl` crate (feature `openssl`), on platforms where `native-tls` is OpenSSL too.
     OpenSsl,
@@ -121,19 +122,20 @@ pub(crate) enum Stop {
     Failed(Error),
 }
 
-/// One TLS connection in a library, without I/O: its "socket" is the [`Wire`] passed to each call.
+/// One TLS connection in a library, without I/O: its "socket" is the [`Wire`] passed to each call; in a box, so that it can
+/// be lent to the library by a change of pointers.
 ///
 /// The wire never ends and never refuses bytes, so a session never sees a half-done write, nor an end of file that it
 /// could take for a close_notify.
 pub(crate) trait Session: Send {
     /// Goes on with the handshake. `Ok` when it is done, then and ever after.
-    fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop>;
+    fn handshake(&mut self, wire: &mut Box<Wire>) -> Result<(), Stop>;
     /// Decrypts into `buf`, at most one record. `Ok(0)`: the peer's close_notify.
-    fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop>;
+    fn read(&mut self, wire: &mut Box<Wire>, buf: &mut [u8]) -> Result<usize, Stop>;
     /// Encrypts from `data`; says how much.
-    fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop>;
+    fn write(&mut self, wire: &mut Box<Wire>, data: &[u8]) -> Result<usize, Stop>;
     /// Puts our close_notify on the wire.
-    fn close(&mut self, wire: &mut Wire) -> Result<(), Stop>;
+    fn close(&mut self, wire: &mut Box<Wire>) -> Result<(), Stop>;
     /// Bytes of the current record that are decrypted and not yet read.
     fn pending(&self) -> usize;
 

@@ -32,6 +32,7 @@ impl Wire {
     ///
     /// The library never takes part of a record, so that `incoming` always starts with a record, or with what the peer
     /// sent after TLS; and it is not called for nothing.
+    #[inline]
     pub fn admit_record(&mut self) -> bool {
         let rest = &self.incoming.as_slice()[self.held..];
         self.admitted = match *rest {
@@ -57,6 +58,7 @@ impl Wire {
     }
 
     /// How much the library has not seen.
+    #[inline]
     pub fn unseen(&self) -> usize {
         self.incoming.len() - self.held
     }

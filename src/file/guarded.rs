@@ -125,6 +125,7 @@ impl DerefMut for Guard<'_> {
 }
 
 impl Drop for Guard<'_> {
+    #[inline]
     fn drop(&mut self) {
         if self.events.place.is_some() {
             self.inner.tell_backend();
@@ -227,6 +228,7 @@ impl Core {
         }
     }
 
+    #[inline]
     pub fn call(&self, caller: Caller, timeout: Option<Duration>) -> Call {
         let (wait, deadline, nested) = match caller {
             Caller::User if self.nonblocking => (false, None, false),
@@ -248,20 +250,24 @@ impl Core {
     }
 
     /// Bytes accepted and not yet handed to the stream.
+    #[inline]
     pub fn unsent(&self) -> usize {
         self.queue.len() + self.encrypted + self.flight_plain
     }
 
     /// The stream could be given something.
+    #[inline]
     pub fn has_output(&self) -> bool {
         let queued = !self.queue.is_empty() && self.settled;
         self.has_ciphertext() || queued || self.held_back || self.has_end_to_send()
     }
 
+    #[inline]
     pub fn has_ciphertext(&self) -> bool {
         !self.flight.is_empty() || self.connection.has_output() || self.flush_owed
     }
 
+    #[inline]
     pub fn has_end_to_send(&self) -> bool {
         let may_speak = self.settled || self.ending == Ending::Closing;
         self.write_shut
@@ -273,10 +279,12 @@ impl Core {
     }
 
     /// `close_clean` leaves the stream open: there is nothing to do after its close_notify.
+    #[inline]
     pub fn is_clean_end_sent(&self) -> bool {
         matches!(self.ending, Ending::Cleaning | Ending::Cleaned) && self.connection.write_error().is_some()
     }
 
+    #[inline]
     pub fn is_over(&self) -> bool {
         matches!(self.ending, Ending::Closing | Ending::Closed | Ending::Cleaned)
     }
@@ -296,6 +304,7 @@ impl Core {
     }
 
     /// Whether a call may go on.
+    #[inline]
     pub fn check(&self, call: &Call) -> io::Result<()> {
         if call.interrupts != self.interrupts {
             return Err(Error::new(ErrorKind::Interrupted, "interrupted").into());
@@ -306,6 +315,7 @@ impl Core {
         Ok(())
     }
 
+    #[inline]
     pub fn check_free(&self, caller: Caller) -> io::Result<()> {
         match caller {
             Caller::User if self.taken => Err(taken().into()),
@@ -324,6 +334,7 @@ impl Core {
         self.write_shut.then(write_shut_down)
     }
 
+    #[inline]
     pub fn deadline(&self, call: &Call) -> Option<Instant> {
         let own = match call.patience {
             Some(patience) => after(patience),
@@ -335,6 +346,7 @@ impl Core {
         }
     }
 
+    #[inline]
     pub fn handshake_deadline(&self) -> Option<Instant> {
         self.handshake_deadline.filter(|_| !self.connection.is_handshake_done())
     }
@@ -370,6 +382,7 @@ impl Core {
 }
 
 impl Call {
+    #[inline]
     pub fn stream_wait(&self) -> Wait {
         if self.wait {
             Wait::Until(self.deadline)

@@ -306,7 +306,7 @@ impl<S: Stream> SslFile<S> {
         self.shared().lock().connection.version()
     }
 
-    /// The cipher suite agreed on, in the library's spelling; `None` as for `version`.
+    /// The cipher suite agreed on, by OpenSSL's name for it, on every engine; `None` as for `version`.
     pub fn cipher(&self) -> Option<String> {
         self.shared().lock().connection.cipher()
     }

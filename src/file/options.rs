@@ -1,6 +1,6 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
@@ -57,6 +57,7 @@ pub struct SslOptions {
     already_read: Vec<u8>,
     backend: Option<Backend>,
     peer: Option<SocketAddr>,
+    fresh: bool,
 }
 
 const SEND_LIMIT: usize = 256 * 1024;
@@ -76,6 +77,7 @@ impl SslOptions {
             already_read: Vec::new(),
             backend: None,
             peer: None,
+            fresh: false,
         }
     }
 
@@ -177,6 +179,12 @@ impl SslOptions {
         self
     }
 
+    /// The stream has just been made, and nobody has set anything on it: there is nothing to ask.
+    pub(crate) fn fresh(mut self, yes: bool) -> Self {
+        self.fresh = yes;
+        self
+    }
+
     /// Opens a file over `stream`. Blocks for the handshake if that is eager and the file blocking.
     ///
     /// Errors, with the stream in them: `InvalidInput` without `client` or `server`, for a name that can't be one, for a
@@ -221,6 +229,7 @@ impl SslOptions {
             send_limit: self.send_limit,
             handshake_timeout: self.handshake_timeout,
             busy_poll,
+            bounded: AtomicBool::new(false),
             core: Mutex::new(core),
             slots: Mutex::default(),
             can_read: Condvar::new(),
@@ -251,7 +260,8 @@ impl SslOptions {
             return Err(Error::invalid_input("options need client(name) or server()").into());
         };
         let connection = Connection::open(context, role, &self.server_name, self.versions)?;
-        Ok((connection, stream.take_over()?))
+        let inherited = if self.fresh { Inherited::default() } else { stream.take_over()? };
+        Ok((connection, inherited))
     }
 
     /// TCP connect, to each address of the host in turn, then `open` as a client of that host (unless `client` named
@@ -266,7 +276,7 @@ impl SslOptions {
             Some(Role::Client) => self,
             Some(Role::Server) => return Err(Error::invalid_input("connect makes clients, not servers").into()),
         };
-        Ok(options.open(TcpStream::connect(&addrs[..])?, context)?)
+        Ok(options.fresh(true).open(TcpStream::connect(&addrs[..])?, context)?)
     }
 }
 

@@ -1,7 +1,7 @@
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,6 +77,7 @@ impl<S: Stream> PlainFile<S> {
             send_limit: SEND_LIMIT,
             handshake_timeout: Some(None),
             busy_poll: Duration::ZERO,
+            bounded: AtomicBool::new(false),
             core: Mutex::new(core),
             slots: Mutex::default(),
             can_read: Condvar::new(),

@@ -6,7 +6,7 @@
 //! it was made, and arrives in the order in which it came.
 
 use std::io;
-use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex};
@@ -42,6 +42,8 @@ pub(crate) struct Shared<S, F> {
     pub handshake_timeout: Option<Option<Duration>>,
     /// How long a call tries to receive before it sleeps.
     pub busy_poll: Duration,
+    /// The stream has been told that it may be blocked in.
+    pub bounded: AtomicBool,
     pub core: Mutex<Core>,
     /// What to call. Locked inside the core's lock, or alone; never while a callback is called or dropped.
     pub slots: Mutex<Slots<F>>,
@@ -208,6 +210,9 @@ impl<S: Transport, F: 'static> Shared<S, F> {
                     result => return result,
                 }
             }
+        }
+        if wait != Wait::No && !self.bounded.swap(true, Ordering::Relaxed) {
+            self.stream.bound_receives()?;
         }
         self.stream.recv(buf, wait)
     }

@@ -26,7 +26,11 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             }
             if core.settled {
                 let over = core.is_over();
-                match take(&mut core.connection) {
+                let taken = match core.connection.has_news() {
+                    true => take(&mut core.connection),
+                    false => Err(io::ErrorKind::WouldBlock.into()),
+                };
+                match taken {
                     Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
                     Ok(n) if n > 0 => {
                         drop(self.offer(core));
@@ -146,8 +150,11 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     }
 
     fn write_waiting<'a>(&'a self, core: Guard<'a>, call: &Call, data: &[u8]) -> io::Result<usize> {
-        let core = self.take_writing(core, call)?;
-        let (mut core, mut result) = self.send_output(core, call, call.stream_wait());
+        let mut core = self.take_writing(core, call)?;
+        let mut result = Ok(true);
+        if core.has_output() {
+            (core, result) = self.send_output(core, call, call.stream_wait());
+        }
         let mut accepted = 0;
         while matches!(result, Ok(true)) && accepted < data.len() {
             if let Some(e) = core.write_error() {

@@ -50,6 +50,11 @@ pub trait Transport: Send + Sync + 'static {
     /// bytes that were read too far. Returns them if the stream can't take them.
     fn give_back(&self, inherited: &Inherited, unread: Vec<u8>) -> Vec<u8>;
 
+    /// Before the first `recv` that may block: sees to it that one that nobody bounds returns now and then.
+    fn bound_receives(&self) -> io::Result<()> {
+        Ok(())
+    }
+
     /// The file goes, and the stream with it, unless others have handles on it.
     fn abandon(&self);
 

@@ -14,7 +14,7 @@ use socket2::{SockRef, Socket};
 use super::wait::{retry, wait_ready, wait_writable};
 use super::{Inherited, Transport, Wait};
 
-/// While a file has a socket, a blocking read of it returns after this long, so that what nobody bounds can still be
+/// Once a file has read from a socket and waited, a blocking read of it returns after this long, so that what nobody bounds can still be
 /// broken off: the call is then continued by a poll that can be woken. Data that comes sooner costs one system call.
 const SLICE: Duration = Duration::from_millis(20);
 
@@ -38,6 +38,10 @@ macro_rules! transport_for_socket {
             fn give_back(&self, inherited: &Inherited, unread: Vec<u8>) -> Vec<u8> {
                 restore(self.as_fd(), inherited);
                 unread
+            }
+
+            fn bound_receives(&self) -> io::Result<()> {
+                SockRef::from(self).set_read_timeout(Some(SLICE))
             }
 
             fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
@@ -87,14 +91,12 @@ transport_for_socket!(Socket, |s| s.peer_addr().ok()?.as_socket().map(|a| a.to_s
 fn take_over(fd: BorrowedFd<'_>) -> io::Result<Inherited> {
     let nonblocking = fcntl_getfl(fd)?.contains(OFlags::NONBLOCK);
     let socket = SockRef::from(&fd);
-    let inherited = Inherited {
+    Ok(Inherited {
         nonblocking,
         read_timeout: socket.read_timeout()?,
         write_timeout: socket.write_timeout()?,
         ..Inherited::default()
-    };
-    socket.set_read_timeout(Some(SLICE))?;
-    Ok(inherited)
+    })
 }
 
 fn restore(fd: BorrowedFd<'_>, inherited: &Inherited) {

@@ -33,6 +33,24 @@ impl Pair {
     }
 }
 
+/// A PKCS#12 archive.
+#[cfg(feature = "openssl")]
+pub fn pkcs12(pair: &Pair, password: &str) -> Vec<u8> {
+    use openssl::pkcs12::Pkcs12;
+    use openssl::pkey::PKey;
+    use openssl::stack::Stack;
+    use openssl::x509::X509;
+    let key = PKey::private_key_from_pem(pair.key.as_bytes()).expect("key");
+    let chain = X509::stack_from_pem(pair.chain.as_bytes()).expect("chain");
+    let mut rest = Stack::new().expect("stack");
+    for certificate in &chain[1..] {
+        rest.push(certificate.clone()).expect("stack");
+    }
+    let mut builder = Pkcs12::builder();
+    builder.name("test").pkey(&key).cert(&chain[0]).ca(rest);
+    builder.build2(password).expect("archive").to_der().expect("archive")
+}
+
 /// One CA for the process and what it signed.
 pub struct Certs {
     pub ca_pem: String,

@@ -2,7 +2,7 @@
 
 use sslfile::{Context, ContextBuilder, Engine, ErrorKind, Version};
 
-use super::rig::{at, context, refused, s_client, s_server, serve, squeezed, visit, with_openssl, Own};
+use super::rig::{at, context, honours, s_client, s_server, serve, squeezed, visit, with_openssl, Own};
 use crate::common::{certs, client_builder, engines, server_builder};
 
 const TLS12: [&str; 2] = ["ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"];
@@ -68,7 +68,7 @@ fn no_suite_in_common_is_a_handshake_failure() {
 #[test]
 fn whose_order_of_suites_decides_is_as_said() {
     with_openssl(|bench| {
-        for engine in engines().into_iter().filter(|engine| !refused(*engine).contains(&"prefer_server_order")) {
+        for engine in engines().into_iter().filter(|engine| honours(*engine, "prefer_server_order")) {
             for (said, server_decides) in [(None, true), (Some(true), true), (Some(false), false)] {
                 let builder = said.iter().fold(server_builder(engine), |b, yes| b.prefer_server_order(*yes));
                 let list = TLS12.join(":");
@@ -235,7 +235,7 @@ fn names_that_are_none_are_refused_with_the_option() {
             ("signature_algorithms", ContextBuilder::signature_algorithms),
         ];
         for (option, set) in options {
-            if refused(engine).contains(&option) {
+            if !honours(engine, option) {
                 continue;
             }
             for bad in ["NO_SUCH_THING", "with\0nul", ":"] {

@@ -43,7 +43,6 @@ fn facts(file: &SslFile) -> Facts {
     }
 }
 
-/// The table of the documentation: engine × fact.
 #[test]
 fn both_ends_know_the_same_and_each_engine_what_it_can() {
     for engine in engines() {

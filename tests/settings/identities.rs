@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use sslfile::{Context, Engine, ErrorKind, Identity, Version};
 
-use super::rig::{asking, at, context, flag, named, refused, serve, squeezed, with_openssl, write, VERSIONS};
+use super::rig::{asking, at, context, flag, honours, named, serve, squeezed, with_openssl, write, VERSIONS};
 use crate::authority::Authority;
 use crate::common::{certs, engines, Pair};
 use crate::harness::Bench;
@@ -91,7 +91,7 @@ fn a_key_too_weak_to_show_is_refused_when_the_context_is_built() {
             .arg(&key);
         let made = command.arg("-out").arg(&cert).output().expect("openssl");
         assert!(made.status.success(), "{made:?}");
-        for engine in engines().into_iter().filter(|engine| !refused(*engine).contains(&"add_identity")) {
+        for engine in engines().into_iter().filter(|engine| honours(*engine, "add_identity")) {
             let Ok(weak) = Identity::from_pem_files(&cert, &key) else { continue };
             let alone = Context::builder().engine(engine).identity(weak.clone()).build();
             let named = Context::builder().engine(engine).add_identity("weak.example", weak).build();
@@ -143,7 +143,7 @@ fn a_closure_chooses_and_may_leave_it_to_the_names() {
     with_openssl(|bench| {
         let authority = Authority::new("names");
         let (one, two) = (named(&authority, "one.example"), named(&authority, "two.example"));
-        for engine in engines().into_iter().filter(|engine| !refused(*engine).contains(&"choose_identity")) {
+        for engine in engines().into_iter().filter(|engine| honours(*engine, "choose_identity")) {
             for version in VERSIONS {
                 let asked: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
                 let (noted, chosen) = (asked.clone(), one.identity());
@@ -171,7 +171,7 @@ fn a_repeated_client_hello_gets_its_certificate_too() {
         let middle = Authority::new("root").intermediate("intermediate");
         let leaf = named(&middle, "one.example");
         let pair = Pair { chain: format!("{}{}", leaf.chain, middle.pem), key: leaf.key };
-        for engine in engines().into_iter().filter(|engine| !refused(*engine).contains(&"choose_identity")) {
+        for engine in engines().into_iter().filter(|engine| honours(*engine, "choose_identity")) {
             let asked = Arc::new(AtomicUsize::new(0));
             let (chosen, count) = (pair.identity(), asked.clone());
             let builder = Context::builder().groups("secp384r1").choose_identity(move |_| {

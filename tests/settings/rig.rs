@@ -13,6 +13,7 @@ use sslfile::{Context, ContextBuilder, Engine, ErrorKind, SslFile, Version};
 use crate::authority::Authority;
 use crate::common::{kind_of, Pair, NAME};
 use crate::harness::{accept, connect, find, free_port, run, Bench, Peer};
+pub use crate::table::honours;
 
 pub const VERSIONS: [Version; 2] = [Version::Tls1_2, Version::Tls1_3];
 
@@ -21,37 +22,11 @@ pub fn at(version: Version, builder: ContextBuilder) -> ContextBuilder {
     builder.min_version(version).max_version(version)
 }
 
-/// What an engine refuses at `build`, by the names of the options.
-pub fn refused(engine: Engine) -> &'static [&'static str] {
-    match engine {
-        Engine::Native => &[
-            "add_identity",
-            "choose_identity",
-            "cipher_list",
-            "ciphersuites",
-            "client_auth",
-            "groups",
-            "key_log",
-            "key_log_file",
-            "ocsp_stapling",
-            "pin",
-            "prefer_server_order",
-            "session_cache_size",
-            "session_lifetime",
-            "session_resumption",
-            "signature_algorithms",
-            "tickets",
-            "verify",
-        ],
-        _ => &[],
-    }
-}
-
 /// The context, unless the engine must refuse this option, and does.
 #[track_caller]
 pub fn context(engine: Engine, option: &str, builder: ContextBuilder) -> Option<Context> {
     let built = builder.engine(engine).build();
-    if !refused(engine).contains(&option) {
+    if honours(engine, option) {
         return Some(built.unwrap_or_else(|e| panic!("{engine:?}, {option}: {e}")));
     }
     assert_unsupported(&built.expect_err("it cannot do this"), option, engine);

@@ -8,6 +8,8 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sslfile::{Certificate, Context, Identity};
 
+#[cfg(feature = "openssl")]
+use crate::common::pkcs12;
 use crate::common::{certs, client_context, engines, within, Pair, LONG, NAME};
 use crate::{assert_says, shake};
 
@@ -22,23 +24,6 @@ const ENCRYPTED_SEC1: &str = include_str!("../common/keys/ecdsa.sec1.encrypted.p
 /// As `openssl ecparam -genkey` writes it: the curve (prime256v1) in a block of its own before the key.
 fn sec1_with_parameters() -> String {
     format!("-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n{SEC1}")
-}
-
-#[cfg(feature = "openssl")]
-fn pkcs12(pair: &Pair, password: &str) -> Vec<u8> {
-    use openssl::pkcs12::Pkcs12;
-    use openssl::pkey::PKey;
-    use openssl::stack::Stack;
-    use openssl::x509::X509;
-    let key = PKey::private_key_from_pem(pair.key.as_bytes()).expect("key");
-    let chain = X509::stack_from_pem(pair.chain.as_bytes()).expect("chain");
-    let mut rest = Stack::new().expect("stack");
-    for certificate in &chain[1..] {
-        rest.push(certificate.clone()).expect("stack");
-    }
-    let mut builder = Pkcs12::builder();
-    builder.name("test").pkey(&key).cert(&chain[0]).ca(rest);
-    builder.build2(password).expect("archive").to_der().expect("archive")
 }
 
 /// It serves, on every engine, and the client sees the leaf.

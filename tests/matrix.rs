@@ -1,0 +1,11 @@
+//! Each cell of the tables in the guide to the engines (src/docs/engines.md), on every engine that was built. That a setting which
+//! is taken has its effect is shown in tests/settings.rs.
+#![cfg(unix)]
+
+mod common;
+
+mod matrix {
+    mod facts;
+    mod settings;
+    mod table;
+}
