@@ -160,7 +160,8 @@ impl ContextBuilder {
     }
 
     /// Trusts certificates issued by `root`, or `root` itself. May be called several times. With [`Engine::Native`] on
-    /// OpenSSL a root must be self-signed.
+    /// OpenSSL a root must be self-signed. With [`Engine::Rustls`] a server's own certificate counts as its root only if it is
+    /// self-signed, and a root that has expired still counts.
     pub fn add_root(mut self, root: Certificate) -> Self {
         self.settings.roots.push(root);
         self
@@ -268,14 +269,14 @@ impl ContextBuilder {
     }
 
     /// How many sessions are kept: by clients, for how many servers (default 256); by servers, for how many clients whose
-    /// session they remember themselves (default: the library's).
+    /// session they remember themselves (default: the library's; with [`Engine::Rustls`] a million at most).
     pub fn session_cache_size(mut self, sessions: usize) -> Self {
         self.settings.session_cache_size = Some(sessions);
         self
     }
 
     /// How many tickets a server gives to each client in TLS 1.3 (RFC 8446, section 4.6.1), default 2. With 0 it gives
-    /// none in any version (RFC 5077), and what is resumed is what it remembers itself.
+    /// none in any version (RFC 5077), and what is resumed is what it remembers itself. At most 255 (as in RFC 9149).
     pub fn tickets(mut self, number: usize) -> Self {
         self.settings.tickets = Some(number);
         self
@@ -345,9 +346,10 @@ impl ContextBuilder {
     /// Told of each alert that a file of this context sends or receives, close_notify included, and, on a server, of the
     /// bytes that a client without TLS sent ([`Alert::not_tls`]); such a client is then not sent the alert, so that whoever takes
     /// the stream back ([`OpenError::into_parts`](crate::OpenError::into_parts), [`SslFile::release`](crate::SslFile::release))
-    /// may answer it in plain. Called in whichever thread comes upon it, with no lock
-    /// held; a panic in it goes no further. Some alerts that we send are not told, as the library does not tell us:
-    /// those of [`Engine::Native`] that went out encrypted.
+    /// may answer it in plain. Called in whichever thread comes upon it, in the midst of a call, without the file's lock: it may
+    /// ask the file, but must not wait for it (read, flush, close), which might be for that very call, nor use a file that
+    /// wraps it. A panic in it goes no further. Warnings of the peer are not told, nor are alerts of ours of which the library
+    /// does not tell us: those of [`Engine::Native`] that went out encrypted.
     ///
     /// Pike's `set_alert_callback`.
     pub fn on_alert(mut self, f: impl Fn(&Alert) + Send + Sync + 'static) -> Self {
@@ -397,6 +399,9 @@ impl ContextBuilder {
         };
         if let Some(bytes) = settings.max_fragment_size.filter(|bytes| !(64..=16384).contains(bytes)) {
             return Err(Error::invalid_input(format!("max_fragment_size is 64 to 16384 bytes, not {bytes}")));
+        }
+        if let Some(number) = settings.tickets.filter(|number| *number > 255) {
+            return Err(Error::invalid_input(format!("tickets is 0 to 255, not {number}")));
         }
         let mut broken_roots = 0;
         for path in root_paths {

@@ -204,6 +204,35 @@ fn a_file_that_goes_into_a_backend_late_has_a_handshake_time_out() {
     }
 }
 
+/// What has come and is not read yet, the peer's close_notify here, is not for a write to meet.
+#[test]
+fn a_write_between_two_turns_loses_nothing_that_has_come() {
+    for engine in engines() {
+        within(LONG, move || {
+            let (backend, client, server) = in_backend(engine);
+            let (ended, end) = mpsc::channel();
+            server.set_read_callback(|_, _| {});
+            server.set_close_callback(move |_, why| drop(ended.send(why)));
+            (&client).write_all(b"a").expect("write");
+            client.shutdown(Shutdown::Write).expect("shutdown");
+            let unread = (client.traffic().bytes_sent - server.traffic().bytes_received) as usize;
+            let mut arrived = vec![0; unread + 1];
+            while server.get_ref().peek(&mut arrived).ok() != Some(unread) {
+                thread::sleep(Duration::from_millis(1));
+            }
+            assert_eq!((&server).read(&mut [0]).expect("read"), 1);
+            (&server).write_all(b"b").expect("write");
+            let why = loop {
+                backend.turn(Some(LONG)).expect("turn");
+                if let Ok(why) = end.try_recv() {
+                    break why;
+                }
+            };
+            why.expect("a clean end");
+        });
+    }
+}
+
 #[test]
 fn a_backend_for_a_stream_without_a_descriptor_is_refused_before_a_byte_is_sent() {
     for engine in engines() {

@@ -25,8 +25,6 @@ pub(super) enum Verdict {
     Refused(String),
 }
 
-const CERTIFICATE_VERIFY_FAILED: u32 = 134;
-
 const HANDSHAKE_FAILURE: u8 = 40;
 const CERTIFICATE_REQUIRED: u8 = 116;
 
@@ -34,6 +32,7 @@ impl Report {
     /// Reasons from here on are alerts of the peer: the number is added (SSL_AD_REASON_OFFSET).
     pub const PEER_ALERT: u32 = 1000;
     pub const PEER_DID_NOT_RETURN_A_CERTIFICATE: u32 = 199;
+    pub const CERTIFICATE_VERIFY_FAILED: u32 = 134;
 
     /// The kind, the alert, and a text for a person.
     pub fn judge(self) -> Error {
@@ -52,7 +51,7 @@ impl Report {
                 let text = format!("the peer's certificate is not acceptable: {why}");
                 certificate(ErrorKind::Certificate, text, self.verdict_alert)
             }
-            (None, Some(CERTIFICATE_VERIFY_FAILED)) => {
+            (None, Some(Report::CERTIFICATE_VERIFY_FAILED)) => {
                 let text = "the peer's certificate is not acceptable".to_string();
                 certificate(ErrorKind::Certificate, text, self.verdict_alert)
             }

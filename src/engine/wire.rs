@@ -51,6 +51,12 @@ impl Wire {
         self.admitted > 0
     }
 
+    /// Takes that back, for a call that must not meet what has come: rustls would tell of a close_notify only once.
+    #[cfg(feature = "rustls")]
+    pub fn withhold(&mut self) {
+        self.admitted = 0;
+    }
+
     /// How much the library has not seen.
     #[inline]
     pub fn unseen(&self) -> usize {

@@ -394,3 +394,37 @@ fn a_key_update_does_not_disturb_a_bare_context() {
         assert_eq!(super::rig::all_said(peer).matches("and back").count(), 3);
     });
 }
+
+/// What a context's own callback has let pass is not the reason of what goes wrong later.
+#[cfg(feature = "openssl")]
+#[test]
+fn an_accepted_certificate_is_not_blamed_for_a_broken_record() {
+    use openssl::ssl::{SslContext, SslMethod, SslVerifyMode};
+    use sslfile::Connection;
+
+    use super::rig::at;
+    use crate::common::server_builder;
+
+    for version in VERSIONS {
+        let mut builder = SslContext::builder(SslMethod::tls_client()).expect("builder");
+        builder.set_verify_callback(SslVerifyMode::PEER, |_, _| true);
+        let mut client = Connection::client(&builder.build().into(), NAME).expect("client");
+        let server = at(version, server_builder(Engine::OpenSsl)).build().expect("context");
+        let mut server = Connection::server(&server).expect("server");
+        while client.handshake().is_err() | server.handshake().is_err() {
+            for (from, to) in [(0, 1), (1, 0)] {
+                let ends = [&mut client, &mut server];
+                let output = ends[from].output().to_vec();
+                ends[from].consume_output(output.len());
+                ends[to].feed(&output);
+            }
+        }
+        server.write(b"data").expect("write");
+        let mut output = server.output().to_vec();
+        *output.last_mut().expect("a record") ^= 1;
+        client.feed(&output);
+        let error = client.read(&mut [0; 4]).expect_err("broken");
+        assert_eq!(kind_of(&error), Some(ErrorKind::LocalAlert(20)), "{version}: {error}");
+        assert_eq!(client.take_alerts().last().map(sslfile::Alert::number), Some(20));
+    }
+}

@@ -6,6 +6,8 @@ use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
+use sslfile::{Connection, Context};
+
 use super::rig::{
     at, context, flag, honours, s_client, s_server, serve, text, visit, with_openssl, write, Own, Server, VERSIONS,
 };
@@ -68,6 +70,49 @@ fn a_closure_that_panics_does_no_harm() {
             serve(bench, &server, s_client, |_| ()).expect();
         }
     });
+}
+
+/// Which may be one of the same engine in the same thread.
+#[test]
+fn the_closure_may_use_another_connection() {
+    for engine in engines() {
+        for version in VERSIONS {
+            let (inner_client, inner_server) = (client_builder(engine), server_builder(engine));
+            let inner = (inner_client.build().expect("context"), inner_server.build().expect("context"));
+            let names: Arc<Mutex<Vec<Option<String>>>> = Arc::default();
+            let seen = names.clone();
+            let builder = at(version, server_builder(engine)).key_log(move |_| {
+                // An address is no name to ask for.
+                let (_, server) = shake(&inner.0, "127.0.0.1", &inner.1);
+                seen.lock().expect("lock").push(server.server_name());
+            });
+            let Some(server) = context(engine, "key_log", builder) else { continue };
+            let (client, server) = shake(&client_builder(engine).build().expect("context"), NAME, &server);
+            assert_eq!(server.server_name().as_deref(), Some(NAME), "{engine:?} {version}");
+            let keys = [client, server].map(|end| {
+                let mut key = [0; 32];
+                end.export_keying_material(&mut key, "EXPERIMENTAL", None).expect("export");
+                key
+            });
+            assert_eq!(keys[0], keys[1], "{engine:?} {version}");
+            let names = names.lock().expect("lock");
+            assert!(!names.is_empty() && names.iter().all(Option::is_none), "{names:?}");
+        }
+    }
+}
+
+fn shake(client: &Context, name: &str, server: &Context) -> (Connection, Connection) {
+    let mut client = Connection::client(client, name).expect("client");
+    let mut server = Connection::server(server).expect("server");
+    while client.handshake().is_err() | server.handshake().is_err() {
+        for (from, to) in [(0, 1), (1, 0)] {
+            let ends = [&mut client, &mut server];
+            let output = ends[from].output().to_vec();
+            ends[from].consume_output(output.len());
+            ends[to].feed(&output);
+        }
+    }
+    (client, server)
 }
 
 /// Only when the program says so; in a process of its own, since it is about the environment.

@@ -172,7 +172,8 @@ fn a_server_remembers_so_many_sessions() {
     with_openssl(|bench| {
         let version = Version::Tls1_2;
         for engine in engines() {
-            for (size, remembered) in [(0, None), (1, Some([false, true])), (2, Some([true, true]))] {
+            let both = Some([true, true]);
+            for (size, remembered) in [(0, None), (1, Some([false, true])), (2, both), (usize::MAX, both)] {
                 let builder = at(version, server_builder(engine).session_cache_size(size));
                 let Some(server) = context(engine, "session_cache_size", builder) else { continue };
                 // Without tickets, so that the server must remember.

@@ -1,5 +1,7 @@
 //! How many tickets a server gives.
 
+use std::io::ErrorKind;
+
 use sslfile::Version;
 
 use super::rig::{at, context, s_client, serve, with_openssl};
@@ -41,4 +43,16 @@ fn in_tls_1_2_none_means_a_session_that_the_server_remembers() {
             }
         }
     });
+}
+
+/// Each is made and sent in the handshake.
+#[test]
+fn more_than_255_are_refused() {
+    for engine in engines() {
+        for number in [256, usize::MAX] {
+            let refused = server_builder(engine).tickets(number).build().expect_err("too many");
+            assert_eq!(refused.kind(), ErrorKind::InvalidInput, "{engine:?}");
+            assert!(refused.to_string().contains("tickets"), "{refused}");
+        }
+    }
 }

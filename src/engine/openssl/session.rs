@@ -49,13 +49,16 @@ impl OpenSslSession {
     fn failure(&self, e: ssl::Error, wire: &Wire) -> Error {
         let stack = e.ssl_error();
         let ssl = self.stream.ssl();
+        let reason = stack.and_then(ssl_reason);
         let result = ssl.verify_result();
+        // A callback of a context made elsewhere may have accepted what stands there as the result.
+        let is_refused = reason == Some(Report::CERTIFICATE_VERIFY_FAILED);
         let verdict = match Judgement::refusal(ssl) {
             Some(why) => Some(Verdict::Refused(why)),
-            None => Some(result).filter(|r| self.verifies() && *r != X509VerifyResult::OK).map(verdict),
+            None => Some(result).filter(|r| is_refused && *r != X509VerifyResult::OK).map(verdict),
         };
         let report = Report {
-            reason: stack.and_then(ssl_reason),
+            reason,
             alert_sent: wire.alert_sent,
             is_tls13: self.version().map(|v| v == Version::Tls1_3),
             verdict_alert: verdict.is_some().then(|| verdict_alert(result)),

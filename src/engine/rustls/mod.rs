@@ -49,6 +49,8 @@ use rustls::crypto::ring as cryptography;
 const IDENTITIES: usize = 1024;
 /// Sessions that a server remembers, unless said.
 const SERVER_SESSIONS: usize = 1024;
+/// It remembers no more, whatever was said: rustls takes the room for all of them at once.
+const MOST_SERVER_SESSIONS: usize = 1 << 20;
 
 /// One context's settings as configurations: rustls fixes the versions in them, so there is one for each pair of bounds in
 /// use, made once.
@@ -116,8 +118,9 @@ impl Rustls {
         for identity in settings.identity.iter().chain(settings.named_identities.iter().map(|(_, identity)| identity)) {
             certificates.get(identity)?;
         }
+        let remembered = settings.session_cache_size.unwrap_or(SERVER_SESSIONS).min(MOST_SERVER_SESSIONS);
         let (mut sessions, mut tickets): (Arc<dyn StoresServerSessions>, _) =
-            (ServerSessionMemoryCache::new(settings.session_cache_size.unwrap_or(SERVER_SESSIONS)), None);
+            (ServerSessionMemoryCache::new(remembered), None);
         let resumes = settings.session_resumption != Some(false);
         if !resumes || settings.session_cache_size == Some(0) {
             sessions = Arc::new(NoServerSessionStorage {});

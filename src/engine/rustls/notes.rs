@@ -1,6 +1,6 @@
 //! What rustls tells to the callbacks of a configuration, which many connections share, and the connection at hand wants to
-//! know. A connection works in one thread at a time and calls back within its own calls: what was noted in this thread
-//! since the last `take` is about it.
+//! know. A connection works in one thread at a time and calls back within its own calls: what is noted in this thread
+//! during such a call is about it, but for other connections that a user's closure may have used meanwhile.
 
 use std::cell::RefCell;
 
@@ -33,6 +33,10 @@ pub(super) fn note(f: impl FnOnce(&mut Notes)) {
     let _ = NOTES.try_with(|notes| f(&mut notes.borrow_mut()));
 }
 
-pub(super) fn take() -> Notes {
-    NOTES.try_with(RefCell::take).unwrap_or_default()
+/// Calls, and says what was noted. What was noted before stays: it is about a connection whose call has led to this one.
+pub(super) fn during<T>(call: impl FnOnce() -> T) -> (T, Notes) {
+    let swap = |other: Notes| NOTES.try_with(|notes| notes.replace(other)).unwrap_or_default();
+    let outer = swap(Notes::default());
+    let result = call();
+    (result, swap(outer))
 }

@@ -9,7 +9,7 @@ use rustls::{AlertDescription, CertificateError, CommonState, HandshakeKind, Pro
 
 use super::exporter::export;
 use super::names;
-use super::notes::{self, Secret};
+use super::notes::{self, Notes, Secret};
 use super::verifier::{Refusal, Verifier};
 use crate::certificate::Certificate;
 use crate::der;
@@ -62,7 +62,8 @@ pub(super) struct RustlsSession<C> {
     shown: Option<CertificateDer<'static>>,
     ocsp_response: Option<Vec<u8>>,
     secret: Option<Secret>,
-    server_random: [u8; 32],
+    /// The first bytes of the ServerHello: type, length, version, the server's random (RFC 5246, section 7.4.1.3).
+    server_hello: Vec<u8>,
 }
 
 /// What a call is to achieve, once nothing stands in its way.
@@ -94,23 +95,27 @@ impl<C: Unbuffered> RustlsSession<C> {
             shown: None,
             ocsp_response: None,
             secret: None,
-            server_random: [0; 32],
+            server_hello: Vec::new(),
         }
     }
 
     fn run(&mut self, wire: &mut Wire, mut goal: Goal<'_>) -> Result<usize, Stop> {
         if !self.handshake_done && !self.is_server {
-            self.note_server_random(wire.view());
+            self.note_server_hello(wire.news());
         }
         let is_tls13 = self.conn.state().protocol_version() == Some(ProtocolVersion::TLSv1_3);
         if is_tls13 && self.handshake_done {
             spoil_forged_header(wire.news());
         }
         loop {
-            let outcome = self.step(wire, &mut goal);
-            if !self.handshake_done {
-                self.take_notes();
-            }
+            let outcome = match self.handshake_done {
+                true => self.step(wire, &mut goal),
+                false => {
+                    let (outcome, notes) = notes::during(|| self.step(wire, &mut goal));
+                    self.keep(notes);
+                    outcome
+                }
+            };
             match outcome {
                 Ok(Next::Again) => {}
                 Ok(Next::NeedsInput) => return Err(Stop::NeedsInput),
@@ -133,7 +138,7 @@ impl<C: Unbuffered> RustlsSession<C> {
                 encode(data, wire);
                 if !self.handshake_done && self.is_server {
                     let sent = wire.outgoing.as_slice()[sent_before..].to_vec();
-                    self.note_server_random(&sent);
+                    self.note_server_hello(&sent);
                 }
                 Ok(Next::Again)
             }
@@ -272,23 +277,20 @@ impl<C: Unbuffered> RustlsSession<C> {
         report.judge().with_source(e)
     }
 
-    fn take_notes(&mut self) {
-        let notes = notes::take();
+    fn keep(&mut self, notes: Notes) {
         self.server_name = notes.server_name.or(self.server_name.take());
         self.shown = notes.shown.or(self.shown.take());
         self.ocsp_response = notes.ocsp_response.or(self.ocsp_response.take());
         self.secret = notes.secret.or(self.secret.take());
     }
 
-    /// From the ServerHello (RFC 5246, section 7.4.1.3), which is in the clear, if this is one.
-    fn note_server_random(&mut self, record: &[u8]) {
+    /// It is the first that a server says, in the clear, in one record or in several. (In TLS 1.3 that may be another
+    /// message of this type; there the random is not asked for.)
+    fn note_server_hello(&mut self, record: &[u8]) {
         const HANDSHAKE: u8 = 22;
-        const SERVER_HELLO: u8 = 2;
-        // Behind the record's header come type and length of the message, and the version.
-        if let [HANDSHAKE, _, _, _, _, SERVER_HELLO, _, _, _, _, _, rest @ ..] = record {
-            if let Some(random) = rest.first_chunk() {
-                self.server_random = *random;
-            }
+        const WANTED: usize = 4 + 2 + 32;
+        if let [HANDSHAKE, _, _, _, _, body @ ..] = record {
+            self.server_hello.extend(body.iter().take(WANTED - self.server_hello.len()));
         }
     }
 }
@@ -395,10 +397,12 @@ impl<C: Unbuffered> Session for RustlsSession<C> {
     }
 
     fn write(&mut self, wire: &mut Box<Wire>, data: &[u8]) -> Result<usize, Stop> {
+        wire.withhold();
         self.run(wire, Goal::Write(data))
     }
 
     fn close(&mut self, wire: &mut Box<Wire>) -> Result<(), Stop> {
+        wire.withhold();
         self.run(wire, Goal::Close).map(drop)
     }
 
@@ -463,8 +467,10 @@ impl<C: Unbuffered> Session for RustlsSession<C> {
     }
 
     fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> Result<(), Error> {
-        match (self.conn.state().negotiated_cipher_suite(), &self.secret) {
-            (Some(suite), Some(secret)) => export(suite, secret, &self.server_random, out, label, context),
+        match (self.conn.state().negotiated_cipher_suite(), &self.secret, self.server_hello.last_chunk()) {
+            (Some(suite), Some(secret), Some(server_random)) => {
+                export(suite, secret, server_random, out, label, context)
+            }
             _ => Err(Error::new(ErrorKind::NotOpen, "the handshake is not done")),
         }
     }
