@@ -346,10 +346,9 @@ impl ContextBuilder {
     /// Told of each alert that a file of this context sends or receives, close_notify included, and, on a server, of the
     /// bytes that a client without TLS sent ([`Alert::not_tls`]); such a client is then not sent the alert, so that whoever takes
     /// the stream back ([`OpenError::into_parts`](crate::OpenError::into_parts), [`SslFile::release`](crate::SslFile::release))
-    /// may answer it in plain. Called in whichever thread comes upon it, in the midst of a call, without the file's lock: it may
-    /// ask the file, but must not wait for it (read, flush, close), which might be for that very call, nor use a file that
-    /// wraps it. A panic in it goes no further. Warnings of the peer are not told, nor are alerts of ours of which the library
-    /// does not tell us: those of [`Engine::Native`] that went out encrypted.
+    /// may answer it in plain. Called in whichever thread comes upon it, when the call that did has ended: it may use any
+    /// file. A panic in it goes no further. Warnings of the peer are not told, nor are alerts of ours of which the library does
+    /// not tell us: those of [`Engine::Native`] that went out encrypted.
     ///
     /// Pike's `set_alert_callback`.
     pub fn on_alert(mut self, f: impl Fn(&Alert) + Send + Sync + 'static) -> Self {

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::alert_queue::InCall;
 use super::events::own;
 use super::guarded::{not_open, taken, Call, Caller, Core, Ending, Guard};
 use super::shared::Shared;
@@ -38,6 +39,7 @@ impl Core {
 impl<S: Transport, F: 'static> Shared<S, F> {
     /// Never waits.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        let _call = InCall::begin();
         let core = self.lock();
         core.check_free(Caller::User)?;
         if core.is_over() {
@@ -58,6 +60,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     }
 
     pub fn close(&self) -> io::Result<()> {
+        let _call = InCall::begin();
         let mut core = self.lock();
         core.check_free(Caller::User)?;
         if matches!(core.ending, Ending::Closed | Ending::Cleaned) {
@@ -183,6 +186,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     }
 
     pub fn close_clean(&self) -> io::Result<()> {
+        let _call = InCall::begin();
         let mut core = self.lock();
         core.check_free(Caller::User)?;
         match core.ending {
@@ -274,6 +278,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
 
     /// Nobody can use the file any more: says close_notify, as far as that goes without waiting.
     pub fn last_handle_gone(self: &Arc<Self>) {
+        let _call = InCall::begin();
         if self.leave_to_backend() {
             return;
         }
@@ -296,6 +301,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     }
 
     pub fn bid_farewell(&self, wait: Wait) {
+        let _call = InCall::begin();
         let mut core = self.lock();
         if core.returned {
             return;

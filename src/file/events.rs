@@ -12,6 +12,7 @@ use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::alert_queue::{in_callback, InCall};
 use super::guarded::{taken, Caller, Core, Ending, Guard};
 use super::handle::{Face, Handle};
 use super::shared::Shared;
@@ -282,6 +283,7 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
     }
 
     fn run(self: Arc<Self>, at: &Place, happened: Happened, scratch: &mut [u8]) -> usize {
+        let _call = InCall::begin();
         let mut core = self.lock();
         let is_ours = |core: &Core| core.events.place.as_ref().is_some_and(|place| place.is(at));
         if !is_ours(&core) || std::mem::replace(&mut core.events.running, true) {
@@ -307,7 +309,7 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
             });
             calls += 1;
             drop(core);
-            panic = self.call(next, scratch).err();
+            panic = in_callback(|| self.call(next, scratch)).err();
             core = self.lock();
             if is_ours(&core) {
                 core = self.work(core, false);

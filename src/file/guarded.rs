@@ -2,18 +2,17 @@
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::MutexGuard;
 
+use super::alert_queue::{self, AlertWatch};
 use super::events::Events;
 use super::turn::Turn;
 use crate::connection::{write_shut_down, Connection};
 use crate::engine::Buffer;
 use crate::error::{Error, ErrorKind};
-use crate::settings::OnAlert;
 use crate::stream::{after, Inherited, Sleeper, Wait};
 
 /// Under the lock.
@@ -131,29 +130,20 @@ impl Drop for Guard<'_> {
             self.inner.tell_backend();
         }
         if self.connection.has_alerts() {
-            self.tell_alerts();
+            self.pass_on_alerts();
         }
     }
 }
 
 impl Guard<'_> {
-    fn tell_alerts(&mut self) {
+    fn pass_on_alerts(&mut self) {
         let alerts = self.connection.take_alerts();
-        let Some(watch) = self.alert_watch.clone() else { return };
-        MutexGuard::unlocked(&mut self.inner, || {
-            for mut alert in alerts {
-                alert.peer.clone_from(&watch.peer);
-                // We are in the middle of things, in whichever thread.
-                let _ = catch_unwind(AssertUnwindSafe(|| (watch.on_alert)(&alert)));
-            }
-        });
+        let Some(watch) = &self.alert_watch else { return };
+        alert_queue::put(watch, alerts);
+        if !alert_queue::is_in_call() {
+            MutexGuard::unlocked(&mut self.inner, alert_queue::tell);
+        }
     }
-}
-
-/// Who is told of alerts.
-pub(crate) struct AlertWatch {
-    pub on_alert: OnAlert,
-    pub peer: String,
 }
 
 /// One call of a user: how long it may wait.

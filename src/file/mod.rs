@@ -1,5 +1,6 @@
 //! The TLS file: a [`Connection`](crate::Connection) behind a short lock, and the stream beside it.
 
+mod alert_queue;
 mod ending;
 mod error;
 mod events;

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
+use super::alert_queue::{AlertWatch, InCall};
 use super::ending::CLOSE_TIMEOUT;
-use super::guarded::{AlertWatch, Core};
+use super::guarded::Core;
 use super::handle::{Face, Handle};
 use super::shared::Shared;
 use super::{OpenError, SslFile, ToServer};
@@ -191,6 +192,7 @@ impl SslOptions {
     /// server without an identity; `Unsupported` for what the engine can't do in this role; `ResourceBusy` if another
     /// file has the stream; those of [`SslFile::handshake`].
     pub fn open<S: Stream>(self, stream: S, context: &Context) -> Result<SslFile<S>, OpenError<S>> {
+        let _call = InCall::begin();
         let opened = self.prepare(&stream, context);
         let (connection, mut inherited) = match opened {
             Ok(opened) => opened,

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::alert_queue::InCall;
 use super::guarded::{not_open, Call, Caller, Core, Ending, Guard};
 use super::shared::Shared;
 use crate::connection::Connection;
@@ -16,6 +17,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         caller: Caller,
         mut take: impl FnMut(&mut Connection) -> io::Result<usize>,
     ) -> io::Result<usize> {
+        let _call = InCall::begin();
         let mut core = self.lock();
         let mut begun: Option<Call> = None;
         let mut offered = false;
@@ -79,6 +81,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
 
     /// `Ok(n)`: n bytes have been accepted, once. `WouldBlock` and `TimedOut`: none.
     pub fn write(&self, caller: Caller, data: &[u8]) -> io::Result<usize> {
+        let _call = InCall::begin();
         if data.is_empty() {
             return Ok(0);
         }
@@ -227,12 +230,14 @@ impl<S: Transport, F: 'static> Shared<S, F> {
 
     /// Whether a wrapper could read something that the descriptor does not tell of.
     pub fn is_ready(&self) -> bool {
+        let _call = InCall::begin();
         let mut core = self.lock();
         core.settled && (core.connection.may_give_data() || core.connection.has_ended() || self.stream.is_ready())
     }
 
     /// Queues all of `data` or nothing, in any mode and from the first moment, and sends what goes at once.
     pub fn send(&self, data: &[u8]) -> io::Result<()> {
+        let _call = InCall::begin();
         let mut core = self.lock();
         core.check_free(Caller::User)?;
         if let Some(e) = core.write_error() {
@@ -268,6 +273,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     }
 
     pub fn flush(&self, caller: Caller) -> io::Result<()> {
+        let _call = InCall::begin();
         let core = self.lock();
         core.check_free(caller)?;
         let call = core.call(caller, core.write_timeout);
@@ -283,6 +289,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
     }
 
     pub fn handshake(&self) -> io::Result<()> {
+        let _call = InCall::begin();
         let core = self.lock();
         core.check_free(Caller::User)?;
         let call = core.call(Caller::User, core.read_timeout);
@@ -299,6 +306,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
 
     /// Whether data can still be read, after a look, without waiting, for the peer's end.
     pub fn is_open(&self) -> bool {
+        let _call = InCall::begin();
         let mut core = self.lock();
         loop {
             if core.read_shut || core.ending == Ending::Closed {

@@ -7,7 +7,9 @@ use std::sync::{Arc, Mutex};
 use sslfile::{Alert, ContextBuilder, ErrorKind, Handshake, Role, SslFile, State, Version};
 
 use super::rig::{at, flag, s_client, s_server, serve, visit, with_openssl, Own, VERSIONS};
-use crate::common::{certs, client_builder, engines, server_builder, tcp_pair, within, LONG};
+use crate::common::{
+    certs, client_builder, engines, server_builder, server_context, tcp_pair, tls_pair_with, within, LONG, NAME,
+};
 
 type Heard = Arc<Mutex<Vec<Alert>>>;
 
@@ -202,7 +204,8 @@ fn the_hook_may_use_the_file() {
             let mut rest = Vec::new();
             (&client).read_to_end(&mut rest).expect("read");
             server.join().expect("server");
-            assert_eq!(*states.lock().expect("lock"), [State::Open, State::PeerClosed], "{engine:?}");
+            // Both come in one call, after which both are told.
+            assert_eq!(*states.lock().expect("lock"), [State::PeerClosed; 2], "{engine:?}");
             // A file that its own hook keeps would never go.
             files.lock().expect("lock").take();
         });
@@ -231,6 +234,91 @@ fn a_cut_is_no_alert() {
             let refused = SslFile::server(server, &builder.build().expect("context")).expect_err("cut");
             assert_eq!(refused.error().kind(), IoKind::BrokenPipe);
             assert_eq!(told(&heard), [], "{engine:?}");
+        });
+    }
+}
+
+/// Calls that wait, from the hook: for the end of our own close_notify's sending, for the peer.
+#[test]
+fn the_hook_may_call_what_waits() {
+    type Call = fn(&SslFile);
+    let calls: [(&str, Call); 4] = [
+        ("read", |mut file| assert_eq!(file.read(&mut [0; 1]).expect("the peer's end"), 0)),
+        ("flush", |mut file| file.flush().expect("flush")),
+        ("write", |mut file| assert_eq!(file.write(b"x").expect_err("shut").kind(), IoKind::BrokenPipe)),
+        ("close", |file| file.close().expect("close")),
+    ];
+    for engine in engines() {
+        for (name, call) in calls {
+            println!("{engine:?} {name}");
+            within(LONG, move || {
+                let slot: Arc<Mutex<Option<SslFile>>> = Arc::default();
+                let (inner, told) = (slot.clone(), Arc::new(Mutex::new(0)));
+                let count = told.clone();
+                let client = client_builder(engine).on_alert(move |alert| {
+                    let file = inner.lock().expect("slot").clone();
+                    if let Some(file) = file.filter(|_| alert.is_ours()) {
+                        call(&file);
+                        *count.lock().expect("count") += 1;
+                    }
+                });
+                let (client, server) = (client.build().expect("context"), server_context(engine));
+                let (client, server) = tls_pair_with(SslFile::options(), &client, SslFile::options(), &server);
+                *slot.lock().expect("slot") = Some(client.clone());
+                std::thread::scope(|scope| {
+                    scope.spawn(|| {
+                        std::io::copy(&mut &server, &mut std::io::sink()).expect("the client's end");
+                        server.close().expect("close");
+                    });
+                    client.shutdown(Shutdown::Write).expect("shutdown");
+                });
+                slot.lock().expect("slot").take();
+                assert_eq!(*told.lock().expect("count"), 1);
+            });
+        }
+    }
+}
+
+/// What happens to the inner file happens inside calls of the outer one.
+#[test]
+fn the_hook_of_a_wrapped_file_may_use_its_wrapper() {
+    for engine in engines() {
+        within(LONG, move || {
+            let outer: Arc<Mutex<Option<SslFile<SslFile>>>> = Arc::default();
+            let told: Arc<Mutex<Vec<(bool, u8, bool)>>> = Arc::default();
+            let hooked = |is_outer: bool| {
+                let (outer, told) = (outer.clone(), told.clone());
+                let hook = move |alert: &Alert| {
+                    let file = outer.lock().expect("slot").clone();
+                    let state = file.map(|file| (file.state(), file.pending()));
+                    assert!(state.is_some());
+                    told.lock().expect("told").push((is_outer, alert.number(), alert.is_ours()));
+                };
+                client_builder(engine).on_alert(hook).build().expect("context")
+            };
+            let (inner, server) = (hooked(false), server_context(engine));
+            let (inner, below) = tls_pair_with(SslFile::options(), &inner, SslFile::options(), &server);
+            std::thread::scope(|scope| {
+                scope.spawn(|| {
+                    let file = SslFile::server(below, &server).expect("server");
+                    std::io::copy(&mut &file, &mut std::io::sink()).expect("the client's end");
+                    (&file).write_all(b"bye").expect("write");
+                    file.close().expect("close");
+                });
+                let file = SslFile::client(inner, &hooked(true), NAME).expect("client");
+                *outer.lock().expect("slot") = Some(file.clone());
+                (&file).write_all(&vec![1; 1 << 20]).expect("write");
+                file.shutdown(Shutdown::Write).expect("shutdown");
+                let mut answer = Vec::new();
+                (&file).read_to_end(&mut answer).expect("read");
+                file.close().expect("close");
+                assert_eq!(answer, b"bye");
+            });
+            outer.lock().expect("slot").take();
+            let told = told.lock().expect("told");
+            for alert in [(true, 0, true), (true, 0, false), (false, 0, true)] {
+                assert!(told.contains(&alert), "{engine:?}: {alert:?} is not in {told:?}");
+            }
         });
     }
 }

@@ -1,0 +1,86 @@
+//! When users are told of alerts: when the outermost call of a file in this thread has ended. By then it holds no lock and no
+//! turn, of that file or of one that wraps it, so that who is told may use any file.
+
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::Arc;
+
+use crate::alert::Alert;
+use crate::settings::OnAlert;
+
+/// Who is told of a file's alerts.
+pub(crate) struct AlertWatch {
+    pub on_alert: OnAlert,
+    pub peer: String,
+}
+
+#[derive(Default)]
+struct Here {
+    /// Calls of files that are under way in this thread, one inside the other.
+    calls: Cell<usize>,
+    waiting: RefCell<VecDeque<(Arc<AlertWatch>, Alert)>>,
+}
+
+thread_local! {
+    static HERE: Here = Here::default();
+}
+
+/// A call of a file, while it lives.
+pub(crate) struct InCall(());
+
+impl InCall {
+    #[inline]
+    pub fn begin() -> InCall {
+        // A thread that is ending tells nobody any more.
+        let _ = HERE.try_with(|here| here.calls.set(here.calls.get() + 1));
+        InCall(())
+    }
+}
+
+impl Drop for InCall {
+    #[inline]
+    fn drop(&mut self) {
+        let left = HERE.try_with(|here| {
+            here.calls.set(here.calls.get() - 1);
+            here.calls.get()
+        });
+        if left == Ok(0) {
+            tell();
+        }
+    }
+}
+
+/// A user's code, called by a file that holds nothing: what it does is not inside the file's call.
+pub(crate) fn in_callback<T>(f: impl FnOnce() -> T) -> T {
+    struct Restored(usize);
+    impl Drop for Restored {
+        fn drop(&mut self) {
+            let _ = HERE.try_with(|here| here.calls.set(self.0));
+        }
+    }
+    let _restored = Restored(HERE.try_with(|here| here.calls.replace(0)).unwrap_or(0));
+    f()
+}
+
+/// Whether a call is under way, which will tell when it ends.
+pub(crate) fn is_in_call() -> bool {
+    HERE.try_with(|here| here.calls.get() > 0).unwrap_or(false)
+}
+
+pub(crate) fn put(watch: &Arc<AlertWatch>, alerts: Vec<Alert>) {
+    let _ = HERE.try_with(|here| {
+        here.waiting.borrow_mut().extend(alerts.into_iter().map(|mut alert| {
+            alert.peer.clone_from(&watch.peer);
+            (watch.clone(), alert)
+        }));
+    });
+}
+
+/// Tells of all that is waiting. Who is told may cause more, and be told of that in between.
+pub(crate) fn tell() {
+    while let Ok(Some((watch, alert))) = HERE.try_with(|here| here.waiting.borrow_mut().pop_front()) {
+        // We are in the middle of things, in whichever thread.
+        let _ = catch_unwind(AssertUnwindSafe(|| (watch.on_alert)(&alert)));
+    }
+}
