@@ -67,7 +67,7 @@ struct Settings {
     place: Option<Place>,
     /// What the backend has been told.
     watched: bool,
-    /// Connections that were accepted in the last turn in which there were any.
+    /// How many connections to take in the next turn: as many as there were, or twice as many if there were more.
     burst: usize,
 }
 
@@ -318,19 +318,20 @@ impl Shared {
 
     /// Takes what is in the system's queue, up to the limits.
     fn accept_some(self: &Arc<Self>, backend: &Backend) -> usize {
-        // Twice as many as last time: where connections come one by one, each costs one call.
-        let limit = std::mem::take(&mut self.settings.lock().burst).saturating_mul(2).clamp(1, FAIR_SHARE);
-        for _ in 0..limit {
+        // No more than are likely there: a look at the empty queue is a call for nothing.
+        let limit = self.settings.lock().burst.clamp(1, FAIR_SHARE);
+        self.settings.lock().burst = limit * 2;
+        for accepted in 0..limit {
             if !self.settings.lock().wants_more() {
                 return 0;
             }
             match self.listener.accept() {
-                Ok((stream, addr)) => {
-                    self.settings.lock().burst += 1;
-                    self.begin(stream, addr, backend);
-                }
+                Ok((stream, addr)) => self.begin(stream, addr, backend),
                 Err(e) => match e.kind() {
-                    io::ErrorKind::WouldBlock => return 0,
+                    io::ErrorKind::WouldBlock => {
+                        self.settings.lock().burst = accepted;
+                        return 0;
+                    }
                     // That peer has gone again.
                     io::ErrorKind::Interrupted | io::ErrorKind::ConnectionAborted => {}
                     _ => {
