@@ -20,6 +20,8 @@ use crate::servers::{Server, PLAIN};
 
 /// Connections that echo at once.
 const BUSY: usize = 100;
+/// For messages of a mebibyte.
+const FEW: usize = 8;
 
 pub struct Plan {
     pub rounds: usize,
@@ -36,6 +38,7 @@ struct Figures {
     /// Echoes a second and processor seconds for each, of 64 bytes and of 16 KiB.
     small: Vec<(f64, f64)>,
     large: Vec<(f64, f64)>,
+    huge: Vec<(f64, f64)>,
     /// Connections a second and processor seconds for each.
     visits: Vec<(f64, f64)>,
     memory: f64,
@@ -63,8 +66,13 @@ pub fn run(plan: &Plan) -> io::Result<()> {
     for round in 0..plan.rounds {
         eprintln!("round {} of {}", round + 1, plan.rounds);
         for (terminator, figures) in &mut all {
-            for (size, to) in [(64, &mut figures.small), (16 << 10, &mut figures.large)] {
-                let mut load = Load::open(terminator.addr, BUSY)?;
+            let sizes = [
+                (64, BUSY, &mut figures.small),
+                (16 << 10, BUSY, &mut figures.large),
+                (1 << 20, FEW, &mut figures.huge),
+            ];
+            for (size, connections, to) in sizes {
+                let mut load = Load::open(terminator.addr, connections)?;
                 load.flood(size, plan.time / 4)?;
                 let before = terminator.usage()?.cpu;
                 let flood = load.flood(size, plan.time)?;
@@ -88,8 +96,19 @@ pub fn run(plan: &Plan) -> io::Result<()> {
 const OURS: &str = "terminator";
 
 fn print(all: &[(Terminator, Figures)]) {
-    let mut table =
-        Table::new(&["terminator", "version", "64 B", "CPU", "16 KiB", "CPU", "connections", "CPU", "memory for each"]);
+    let mut table = Table::new(&[
+        "terminator",
+        "version",
+        "64 B",
+        "CPU",
+        "16 KiB",
+        "CPU",
+        "1 MiB",
+        "CPU",
+        "connections",
+        "CPU",
+        "memory for each",
+    ]);
     for (terminator, figures) in all {
         let rate = |of: &[(f64, f64)]| median(of.iter().map(|(rate, _)| *rate));
         let cpu = |of: &[(f64, f64)]| format!("{:.1} µs", median(of.iter().map(|(_, cpu)| *cpu)) * 1e6);
@@ -100,6 +119,8 @@ fn print(all: &[(Terminator, Figures)]) {
             cpu(&figures.small),
             format!("{:.0} MiB/s", rate(&figures.large) / 64.0),
             cpu(&figures.large),
+            format!("{:.0} MiB/s", rate(&figures.huge)),
+            cpu(&figures.huge),
             format!("{:.0} /s", rate(&figures.visits)),
             cpu(&figures.visits),
             format!("{:.1} KiB", figures.memory / 1024.0),

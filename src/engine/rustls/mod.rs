@@ -405,9 +405,9 @@ impl Certificates {
 
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        let name = hello.server_name().map(str::to_string);
         let certified = self.settings.identity_for(hello.server_name()).and_then(|identity| self.get(&identity).ok());
-        note_hello(&hello, certified.as_deref());
-        certified
+        note_hello(name, certified)
     }
 }
 
@@ -417,11 +417,12 @@ impl fmt::Debug for Certificates {
     }
 }
 
-fn note_hello(hello: &ClientHello<'_>, certified: Option<&CertifiedKey>) {
+fn note_hello(server_name: Option<String>, certified: Option<Arc<CertifiedKey>>) -> Option<Arc<CertifiedKey>> {
     note(|notes| {
-        notes.server_name = hello.server_name().map(str::to_string);
-        notes.shown = certified.and_then(|certified| certified.cert.first().cloned());
+        notes.server_name = server_name;
+        notes.shown = certified.as_ref().and_then(|certified| certified.cert.first().cloned());
     });
+    certified
 }
 
 /// rustls' key log: what the user wants logged, and what keys are exported from.
@@ -576,12 +577,7 @@ struct Noting(Arc<dyn ResolvesServerCert>);
 impl ResolvesServerCert for Noting {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_string);
-        let certified = self.0.resolve(hello);
-        note(|notes| {
-            notes.server_name = name;
-            notes.shown = certified.as_ref().and_then(|certified| certified.cert.first().cloned());
-        });
-        certified
+        note_hello(name, self.0.resolve(hello))
     }
 
     fn only_raw_public_keys(&self) -> bool {
