@@ -136,3 +136,9 @@ fn whatever_is_loaded_is_taken_or_refused() {
 fn a_record_of_an_unknown_type_is_refused_however_it_is_split() {
     one_end::client(include_bytes!("../fuzz/seeds/client/unknown_type"));
 }
+
+/// Found by the target `server`, for the same reason.
+#[test]
+fn a_first_message_in_the_frame_of_ssl_2_is_judged_however_it_is_split() {
+    one_end::server(include_bytes!("../fuzz/seeds/server/ssl2_frame"));
+}

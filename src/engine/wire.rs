@@ -36,6 +36,15 @@ impl Wire {
     pub fn admit_record(&mut self) -> bool {
         let rest = &self.incoming.as_slice()[self.held..];
         self.admitted = match *rest {
+            // A client's first message in the frame of SSL 2 (RFC 5246, appendix E.2).
+            [high @ 0x80..=0xff, low, 1, 3, ..] if self.records_received == 0 => {
+                let whole = 2 + usize::from(u16::from_be_bytes([high & 0x7f, low]));
+                if rest.len() < whole {
+                    0
+                } else {
+                    whole
+                }
+            }
             [kind, major, _, high, low, ..] => {
                 let length = usize::from(u16::from_be_bytes([high, low]));
                 // One of unknown type, for the library to refuse, is no less a record for coming in pieces.
