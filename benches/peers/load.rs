@@ -161,7 +161,8 @@ impl Load {
         }
         connection.send(&self.message)?;
         while connection.received < size {
-            match connection.tls.read(&mut self.buffer[..size - connection.received]) {
+            let room = self.buffer.len().min(size - connection.received);
+            match connection.tls.read(&mut self.buffer[..room]) {
                 Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
                 Ok(n) => connection.received += n,
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => return Ok(false),
