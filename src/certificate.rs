@@ -86,11 +86,7 @@ pub(crate) struct Found {
 
 /// The certificates in this file, or in the files of this directory (links followed, each certificate once).
 pub(crate) fn load(path: &Path) -> Result<Found, Error> {
-    let fail = |path: &Path, e: io::Error| {
-        Error::new(crate::ErrorKind::Other, format!("cannot read {}: {e}", path.display()))
-            .with_io_kind(e.kind())
-            .with_source(e)
-    };
+    let fail = |path: &Path, e: io::Error| Error::of_file("cannot read", path, e);
     let mut found = Found { certificates: Vec::new(), broken: 0 };
     if path.is_dir() {
         let entries = fs::read_dir(path).map_err(|e| fail(path, e))?;

@@ -1,6 +1,7 @@
 use std::error::Error as StdError;
 use std::fmt;
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 
 /// The typed cause inside every [`io::Error`] that the crate makes.
@@ -109,6 +110,12 @@ impl Error {
 
     pub(crate) fn unsupported(text: impl Into<String>) -> Error {
         Error::new(ErrorKind::Unsupported, text)
+    }
+
+    /// The system's, about a file: `what` could not be done.
+    pub(crate) fn of_file(what: &str, path: &Path, e: io::Error) -> Error {
+        let text = format!("{what} {}: {e}", path.display());
+        Error::new(ErrorKind::Other, text).with_io_kind(e.kind()).with_source(e)
     }
 
     pub(crate) fn would_block(text: &str) -> Error {

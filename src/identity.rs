@@ -37,12 +37,7 @@ impl Identity {
     /// Errors: those of reading the files, their kind kept (`NotFound`, …), and those of `from_pem`.
     pub fn from_pem_files(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<Identity> {
         let (chain, key) = (chain.as_ref(), key.as_ref());
-        let read = |path: &Path| {
-            fs::read(path).map_err(|e| {
-                let text = format!("cannot read {}: {e}", path.display());
-                Error::new(crate::ErrorKind::Other, text).with_io_kind(e.kind()).with_source(e)
-            })
-        };
+        let read = |path: &Path| fs::read(path).map_err(|e| Error::of_file("cannot read", path, e));
         let (chain_text, key_text) = (read(chain)?, read(key)?);
         let (chain, key) = (chain.display().to_string(), key.display().to_string());
         Ok(Identity::from_texts(&chain_text, &chain, &key_text, &key)?)

@@ -3,7 +3,7 @@ use std::io::Write;
 
 use parking_lot::Mutex;
 
-use crate::error::{Error, ErrorKind};
+use crate::error::Error;
 use crate::settings::{KeyLog, Settings};
 
 /// Where a context's secrets are logged, in the NSS key log format: a file, a closure, or both.
@@ -17,11 +17,8 @@ impl KeyLogger {
     /// `None` if nobody asked for it.
     pub fn new(settings: &Settings) -> Result<Option<KeyLogger>, Error> {
         let open = |path: &std::path::PathBuf| {
-            let file = OpenOptions::new().append(true).create(true).open(path).map_err(|e| {
-                let text = format!("cannot open the key log {}: {e}", path.display());
-                Error::new(ErrorKind::Other, text).with_io_kind(e.kind()).with_source(e)
-            })?;
-            Ok(Mutex::new(file))
+            let file = OpenOptions::new().append(true).create(true).open(path);
+            file.map(Mutex::new).map_err(|e| Error::of_file("cannot open the key log", path, e))
         };
         let file = settings.key_log_file.as_ref().map(open).transpose()?;
         let closure = settings.key_log.clone();

@@ -176,32 +176,14 @@ impl<C: Unbuffered> RustlsSession<C> {
                     // A record has at most a header, a nonce and a tag more than its plaintext.
                     const RECORD: usize = 16 * 1024;
                     const OVERHEAD: usize = 64;
-                    let mut room = data.len() + (data.len() / RECORD + 2) * OVERHEAD;
-                    loop {
-                        match traffic.encrypt(data, wire.room(room)) {
-                            Ok(n) => {
-                                wire.put(n);
-                                break Ok(Next::Done(data.len()));
-                            }
-                            Err(EncryptError::InsufficientSize(e)) => room = e.required_size,
-                            Err(EncryptError::EncryptExhausted) => break Err(rustls::Error::EncryptError),
-                        }
-                    }
+                    let room = data.len() + (data.len() / RECORD + 2) * OVERHEAD;
+                    fill(wire, room, |out| traffic.encrypt(data, out)).map(|()| Next::Done(data.len()))
                 }
                 Goal::Close => {
                     const CLOSE_NOTIFY: usize = 64;
-                    let mut room = CLOSE_NOTIFY;
-                    loop {
-                        match traffic.queue_close_notify(wire.room(room)) {
-                            Ok(n) => {
-                                wire.put(n);
-                                self.close_notify_sent = true;
-                                break Ok(Next::Done(0));
-                            }
-                            Err(EncryptError::InsufficientSize(e)) => room = e.required_size,
-                            Err(EncryptError::EncryptExhausted) => break Err(rustls::Error::EncryptError),
-                        }
-                    }
+                    let said = fill(wire, CLOSE_NOTIFY, |out| traffic.queue_close_notify(out));
+                    self.close_notify_sent |= said.is_ok();
+                    said.map(|()| Next::Done(0))
                 }
             },
             // Both ends have said close_notify: there is nothing to be had and nothing more to say.
@@ -321,6 +303,25 @@ fn process<'c, 'i, C: Unbuffered>(
         conn.process(incoming)
     })
     .ok()
+}
+
+/// Lets rustls write ciphertext, in as much room as it turns out to need.
+#[inline]
+fn fill(
+    wire: &mut Wire,
+    mut room: usize,
+    mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
+) -> Result<(), rustls::Error> {
+    loop {
+        match write(wire.room(room)) {
+            Ok(n) => {
+                wire.put(n);
+                return Ok(());
+            }
+            Err(EncryptError::InsufficientSize(e)) => room = e.required_size,
+            Err(EncryptError::EncryptExhausted) => return Err(rustls::Error::EncryptError),
+        }
+    }
 }
 
 fn encode<D>(mut data: EncodeTlsData<'_, D>, wire: &mut Wire) {
