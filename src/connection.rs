@@ -38,7 +38,7 @@ use crate::version::{Bounds, Version};
 /// ```
 pub struct Connection {
     session: Box<dyn Session>,
-    wire: Box<Wire>,
+    wire: Wire,
     /// Decrypted ahead of being read.
     plain: Buffer,
     role: Role,
@@ -128,7 +128,7 @@ impl Connection {
         };
         Ok(Connection {
             session: context.open(role, &expected, versions)?,
-            wire: Box::default(),
+            wire: Wire::default(),
             plain: Buffer::default(),
             role,
             expected,
@@ -342,7 +342,7 @@ impl Connection {
     pub(crate) fn without_tls() -> Connection {
         Connection {
             session: Box::new(PlainText),
-            wire: Box::default(),
+            wire: Wire::default(),
             plain: Buffer::default(),
             role: Role::Client,
             expected: String::new(),

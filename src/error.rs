@@ -23,10 +23,13 @@ use std::sync::Arc;
 /// # }
 /// ```
 #[derive(Clone)]
-pub struct Error {
+pub struct Error(Arc<Story>);
+
+#[derive(Clone)]
+struct Story {
     kind: ErrorKind,
     io_kind: io::ErrorKind,
-    text: Arc<str>,
+    text: String,
     source: Option<Arc<dyn StdError + Send + Sync>>,
     /// The alert we sent with it, where the kind does not say.
     alert: Option<u8>,
@@ -96,11 +99,11 @@ impl Error {
 
     /// What went wrong.
     pub fn kind(&self) -> ErrorKind {
-        self.kind
+        self.0.kind
     }
 
     pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
-        Error { kind, io_kind: kind.io_kind(), text: text.into().into(), source: None, alert: None }
+        Error(Arc::new(Story { kind, io_kind: kind.io_kind(), text: text.into(), source: None, alert: None }))
     }
 
     /// Misuse: a value that can't be right.
@@ -122,44 +125,49 @@ impl Error {
         Error::new(ErrorKind::Other, text).with_io_kind(io::ErrorKind::WouldBlock)
     }
 
+    /// To be changed before others have it.
+    fn story(&mut self) -> &mut Story {
+        Arc::make_mut(&mut self.0)
+    }
+
     pub(crate) fn with_io_kind(mut self, io_kind: io::ErrorKind) -> Error {
-        self.io_kind = io_kind;
+        self.story().io_kind = io_kind;
         self
     }
 
     pub(crate) fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Error {
-        self.source = Some(Arc::new(source));
+        self.story().source = Some(Arc::new(source));
         self
     }
 
     /// With the alert we sent because of it.
     pub(crate) fn with_alert(mut self, alert: Option<u8>) -> Error {
-        self.alert = alert;
+        self.story().alert = alert;
         self
     }
 
     /// The alert that went with it, and whether it was ours.
     pub(crate) fn alert(&self) -> Option<(u8, bool)> {
-        match self.kind {
+        match self.0.kind {
             ErrorKind::PeerAlert(alert) => Some((alert, false)),
             ErrorKind::LocalAlert(alert) => Some((alert, true)),
-            _ => self.alert.map(|alert| (alert, true)),
+            _ => self.0.alert.map(|alert| (alert, true)),
         }
     }
 
     /// The same error, its text led by what was being done.
     pub(crate) fn during(mut self, what: &str) -> Error {
-        self.text = format!("{what}: {}", self.text).into();
+        self.story().text = format!("{what}: {self}");
         self
     }
 
     pub(crate) fn io_kind(&self) -> io::ErrorKind {
-        self.io_kind
+        self.0.io_kind
     }
 
     /// What the caller of a method gets; the error itself stays with the connection.
     pub(crate) fn to_io(&self) -> io::Error {
-        io::Error::new(self.io_kind, self.clone())
+        io::Error::new(self.0.io_kind, self.clone())
     }
 }
 
@@ -171,18 +179,18 @@ impl From<Error> for io::Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.text)
+        f.write_str(&self.0.text)
     }
 }
 
 impl fmt::Debug for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Error").field("kind", &self.kind).field("text", &self.text).finish()
+        f.debug_struct("Error").field("kind", &self.0.kind).field("text", &self.0.text).finish()
     }
 }
 
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
-        self.source.as_ref().map(|s| s.as_ref() as &(dyn StdError + 'static))
+        self.0.source.as_ref().map(|s| s.as_ref() as &(dyn StdError + 'static))
     }
 }

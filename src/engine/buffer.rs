@@ -63,6 +63,8 @@ pub(crate) struct Buffer {
 }
 
 impl Buffer {
+    pub const NEW: Buffer = Buffer { storage: Vec::new(), start: 0, end: 0 };
+
     /// An empty one with room for a large receive behind some headroom.
     pub fn for_receiving() -> Buffer {
         Buffer { storage: take(LARGE), start: HEADROOM, end: HEADROOM }

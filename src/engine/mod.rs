@@ -129,13 +129,13 @@ pub(crate) enum Stop {
 /// could take for a close_notify.
 pub(crate) trait Session: Send {
     /// Goes on with the handshake. `Ok` when it is done, then and ever after.
-    fn handshake(&mut self, wire: &mut Box<Wire>) -> Result<(), Stop>;
+    fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop>;
     /// Decrypts into `buf`, at most one record. `Ok(0)`: the peer's close_notify.
-    fn read(&mut self, wire: &mut Box<Wire>, buf: &mut [u8]) -> Result<usize, Stop>;
+    fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop>;
     /// Encrypts from `data`; says how much.
-    fn write(&mut self, wire: &mut Box<Wire>, data: &[u8]) -> Result<usize, Stop>;
+    fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop>;
     /// Puts our close_notify on the wire.
-    fn close(&mut self, wire: &mut Box<Wire>) -> Result<(), Stop>;
+    fn close(&mut self, wire: &mut Wire) -> Result<(), Stop>;
     /// Bytes of the current record that are decrypted and not yet read.
     fn pending(&self) -> usize;
 

@@ -205,7 +205,7 @@ fn setup_error(what: &str, e: native_tls::Error) -> Error {
 /// The wire while the library has it. Shared, because a handshake that fails drops its stream, and with it would go the
 /// alert for the peer.
 #[derive(Clone, Default)]
-struct Lent(Arc<Mutex<Box<Wire>>>);
+struct Lent(Arc<Mutex<Wire>>);
 
 impl Read for Lent {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
@@ -249,7 +249,7 @@ impl NativeSession {
     }
 
     /// Lends the wire to the library for one call.
-    fn call<T>(&mut self, wire: &mut Box<Wire>, f: impl FnOnce(&mut Stage, &Lent) -> T) -> T {
+    fn call<T>(&mut self, wire: &mut Wire, f: impl FnOnce(&mut Stage, &Lent) -> T) -> T {
         std::mem::swap(&mut *self.lent.0.lock(), wire);
         let result = f(&mut self.stage, &self.lent);
         std::mem::swap(&mut *self.lent.0.lock(), wire);
@@ -258,7 +258,7 @@ impl NativeSession {
 
     fn transfer(
         &mut self,
-        wire: &mut Box<Wire>,
+        wire: &mut Wire,
         f: impl FnOnce(&mut TlsStream<Lent>) -> io::Result<usize>,
     ) -> Result<usize, Stop> {
         let result = self.call(wire, |stage, _| match stage {
@@ -280,7 +280,7 @@ impl NativeSession {
 }
 
 impl Session for NativeSession {
-    fn handshake(&mut self, wire: &mut Box<Wire>) -> Result<(), Stop> {
+    fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop> {
         let result = self.call(wire, |stage, lent| {
             let result = match std::mem::replace(stage, Stage::Failed) {
                 Stage::Start(Start::Client(connector, name)) => connector.connect(&name, lent.clone()),
@@ -309,18 +309,18 @@ impl Session for NativeSession {
         }
     }
 
-    fn read(&mut self, wire: &mut Box<Wire>, buf: &mut [u8]) -> Result<usize, Stop> {
+    fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop> {
         // `Ok(0)` can only be the close_notify: the wire has no end.
         let n = self.transfer(wire, |s| s.read(buf))?;
         self.may_have_more = n == buf.len();
         Ok(n)
     }
 
-    fn write(&mut self, wire: &mut Box<Wire>, data: &[u8]) -> Result<usize, Stop> {
+    fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop> {
         self.transfer(wire, |s| s.write(data))
     }
 
-    fn close(&mut self, wire: &mut Box<Wire>) -> Result<(), Stop> {
+    fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
         self.transfer(wire, |s| s.shutdown().map(|()| 0)).map(drop)
     }
 

@@ -6,23 +6,23 @@ use crate::error::Error;
 pub(crate) struct PlainText;
 
 impl Session for PlainText {
-    fn handshake(&mut self, _: &mut Box<Wire>) -> Result<(), Stop> {
+    fn handshake(&mut self, _: &mut Wire) -> Result<(), Stop> {
         Ok(())
     }
 
-    fn read(&mut self, wire: &mut Box<Wire>, buf: &mut [u8]) -> Result<usize, Stop> {
+    fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop> {
         match wire.incoming.read_into(buf) {
             0 => Err(Stop::NeedsInput),
             n => Ok(n),
         }
     }
 
-    fn write(&mut self, wire: &mut Box<Wire>, data: &[u8]) -> Result<usize, Stop> {
+    fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop> {
         wire.outgoing.append(data);
         Ok(data.len())
     }
 
-    fn close(&mut self, _: &mut Box<Wire>) -> Result<(), Stop> {
+    fn close(&mut self, _: &mut Wire) -> Result<(), Stop> {
         Ok(())
     }
 

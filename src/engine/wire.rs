@@ -1,12 +1,35 @@
 use std::io::{self, Read, Write};
+use std::ops::{Deref, DerefMut};
 
 use super::Buffer;
 
 /// The "socket" of a session: ciphertext that has come, ciphertext that is to go.
 ///
-/// Reading it never gives an end of file, writing it never fails; both only move memory.
+/// Reading it never gives an end of file, writing it never fails; both only move memory. It is lent to a library for one call,
+/// by swapping a pointer; what the library has meanwhile takes no memory.
 #[derive(Default)]
-pub(crate) struct Wire {
+pub(crate) struct Wire(Option<Box<Ends>>);
+
+static NOTHING: Ends = Ends::NEW;
+
+impl Deref for Wire {
+    type Target = Ends;
+
+    #[inline]
+    fn deref(&self) -> &Ends {
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Wire {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Ends {
+        self.0.get_or_insert_with(|| Box::new(Ends::NEW))
+    }
+}
+
+/// Both ends of a wire.
+pub(crate) struct Ends {
     pub incoming: Buffer,
     pub outgoing: Buffer,
     /// How much of `incoming` the library may take.
@@ -26,7 +49,18 @@ const HEADER: usize = 5;
 const LONGEST: usize = 16 * 1024 + 2048;
 const ALERT: u8 = 21;
 
-impl Wire {
+impl Ends {
+    const NEW: Ends = Ends {
+        incoming: Buffer::NEW,
+        outgoing: Buffer::NEW,
+        admitted: 0,
+        held: 0,
+        alert_sent: None,
+        records_received: 0,
+        bytes_sent: 0,
+        sent: Records { whole: 0, header: [0; HEADER], known: 0, missing: 0 },
+    };
+
     /// Lets the library have the next record, if it is there as a whole, or what comes instead of one. Says whether
     /// there is something to be had.
     ///
@@ -132,7 +166,7 @@ impl Wire {
         self.incoming.consume(n);
     }
 
-    /// For a library that writes in place: room for `n` bytes, to be followed by [`put`](Wire::put).
+    /// For a library that writes in place: room for `n` bytes, to be followed by [`put`](Ends::put).
     #[cfg(feature = "rustls")]
     pub fn room(&mut self, n: usize) -> &mut [u8] {
         self.outgoing.space(n)
@@ -157,30 +191,30 @@ impl Wire {
 }
 
 /// Counts records in a stream of bytes that comes in any pieces.
-#[derive(Default)]
 struct Records {
     whole: u64,
     header: [u8; HEADER],
     /// Bytes of the header that are there.
-    known: usize,
+    known: u8,
     /// Bytes of the record that are yet to come.
-    missing: usize,
+    missing: u16,
 }
 
 impl Records {
     fn count(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            if self.known < HEADER {
-                let n = bytes.len().min(HEADER - self.known);
-                self.header[self.known..self.known + n].copy_from_slice(&bytes[..n]);
-                self.known += n;
+            let known = usize::from(self.known);
+            if known < HEADER {
+                let n = bytes.len().min(HEADER - known);
+                self.header[known..known + n].copy_from_slice(&bytes[..n]);
+                self.known += n as u8;
                 bytes = &bytes[n..];
-                self.missing = usize::from(u16::from_be_bytes([self.header[3], self.header[4]]));
+                self.missing = u16::from_be_bytes([self.header[3], self.header[4]]);
             }
-            let n = bytes.len().min(self.missing);
-            self.missing -= n;
+            let n = bytes.len().min(usize::from(self.missing));
+            self.missing -= n as u16;
             bytes = &bytes[n..];
-            if self.known == HEADER && self.missing == 0 {
+            if usize::from(self.known) == HEADER && self.missing == 0 {
                 self.whole += 1;
                 self.known = 0;
             }
@@ -190,14 +224,14 @@ impl Records {
 
 impl Read for Wire {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        if self.admitted == 0 {
+        let Some(ends) = self.0.as_mut().filter(|ends| ends.admitted > 0) else {
             return Err(io::ErrorKind::WouldBlock.into());
-        }
-        let room = buf.len().min(self.admitted);
-        let n = self.incoming.read_into(&mut buf[..room]);
-        self.admitted -= n;
-        if self.admitted == 0 {
-            self.records_received += 1;
+        };
+        let room = buf.len().min(ends.admitted);
+        let n = ends.incoming.read_into(&mut buf[..room]);
+        ends.admitted -= n;
+        if ends.admitted == 0 {
+            ends.records_received += 1;
         }
         Ok(n)
     }

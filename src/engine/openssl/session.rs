@@ -14,7 +14,7 @@ use crate::settings::Role;
 use crate::version::Version;
 
 pub(super) struct OpenSslSession {
-    stream: SslStream<Box<Wire>>,
+    stream: SslStream<Wire>,
     /// The last read was filled: its record may have more.
     may_have_more: bool,
     /// Unless any certificate will do.
@@ -27,15 +27,15 @@ impl OpenSslSession {
             Role::Client => ssl.set_connect_state(),
             Role::Server => ssl.set_accept_state(),
         }
-        let stream = SslStream::new(ssl, Box::default()).map_err(|e| setup_error("OpenSSL", e))?;
+        let stream = SslStream::new(ssl, Wire::default()).map_err(|e| setup_error("OpenSSL", e))?;
         Ok(Box::new(OpenSslSession { stream, may_have_more: false, heeds_verdict }))
     }
 
     /// Lends the wire to the library for one call.
     fn call<T>(
         &mut self,
-        wire: &mut Box<Wire>,
-        f: impl FnOnce(&mut SslStream<Box<Wire>>) -> Result<T, ssl::Error>,
+        wire: &mut Wire,
+        f: impl FnOnce(&mut SslStream<Wire>) -> Result<T, ssl::Error>,
     ) -> Result<T, Stop> {
         std::mem::swap(self.stream.get_mut(), wire);
         let result = f(&mut self.stream);
@@ -116,11 +116,11 @@ fn verdict_alert(result: X509VerifyResult) -> u8 {
 }
 
 impl Session for OpenSslSession {
-    fn handshake(&mut self, wire: &mut Box<Wire>) -> Result<(), Stop> {
+    fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop> {
         self.call(wire, |s| s.do_handshake())
     }
 
-    fn read(&mut self, wire: &mut Box<Wire>, buf: &mut [u8]) -> Result<usize, Stop> {
+    fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop> {
         let n = self.call(wire, |s| match s.ssl_read(buf) {
             Err(e) if e.code() == ssl::ErrorCode::ZERO_RETURN => Ok(0),
             other => other,
@@ -129,11 +129,11 @@ impl Session for OpenSslSession {
         Ok(n)
     }
 
-    fn write(&mut self, wire: &mut Box<Wire>, data: &[u8]) -> Result<usize, Stop> {
+    fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop> {
         self.call(wire, |s| s.ssl_write(data))
     }
 
-    fn close(&mut self, wire: &mut Box<Wire>) -> Result<(), Stop> {
+    fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
         self.call(wire, |s| s.shutdown().map(drop))
     }
 

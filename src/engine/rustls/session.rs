@@ -382,7 +382,7 @@ fn alert_for(e: &rustls::Error) -> Option<u8> {
 }
 
 impl<C: Unbuffered> Session for RustlsSession<C> {
-    fn handshake(&mut self, wire: &mut Box<Wire>) -> Result<(), Stop> {
+    fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop> {
         if !self.handshake_done {
             self.run(wire, Goal::Handshake)?;
             self.handshake_done = true;
@@ -390,19 +390,19 @@ impl<C: Unbuffered> Session for RustlsSession<C> {
         Ok(())
     }
 
-    fn read(&mut self, wire: &mut Box<Wire>, buf: &mut [u8]) -> Result<usize, Stop> {
+    fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop> {
         match self.rest.is_empty() {
             true => self.run(wire, Goal::Read(buf)),
             false => Ok(self.rest.read_into(buf)),
         }
     }
 
-    fn write(&mut self, wire: &mut Box<Wire>, data: &[u8]) -> Result<usize, Stop> {
+    fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop> {
         wire.withhold();
         self.run(wire, Goal::Write(data))
     }
 
-    fn close(&mut self, wire: &mut Box<Wire>) -> Result<(), Stop> {
+    fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
         wire.withhold();
         self.run(wire, Goal::Close).map(drop)
     }
