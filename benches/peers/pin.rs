@@ -4,6 +4,8 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::OnceLock;
 
+use rustix::process::Pid;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum Pin {
     /// The system decides
@@ -32,18 +34,27 @@ pub fn set(pin: Pin) {
 /// The calling thread is a client.
 pub fn client() {
     if CURRENT.load(Ordering::Relaxed) == Pin::Free as u8 {
-        processors::run_on_any();
+        processors::run_on_any(None);
     } else {
-        processors::run_on(0);
+        processors::run_on(0, None);
     }
 }
 
 /// The calling thread is a server.
 pub fn server() {
+    place_server(None);
+}
+
+/// That process is a server, whatever processor it has chosen for itself.
+pub fn server_process(pid: Pid) {
+    place_server(Some(pid));
+}
+
+fn place_server(pid: Option<Pid>) {
     match CURRENT.load(Ordering::Relaxed) {
-        pin if pin == Pin::Together as u8 => processors::run_on(0),
-        pin if pin == Pin::Apart as u8 => processors::run_on(1),
-        _ => processors::run_on_any(),
+        pin if pin == Pin::Together as u8 => processors::run_on(0, pid),
+        pin if pin == Pin::Apart as u8 => processors::run_on(1, pid),
+        _ => processors::run_on_any(pid),
     }
 }
 
@@ -51,6 +62,7 @@ pub fn server() {
 mod processors {
     use std::sync::OnceLock;
 
+    use rustix::process::Pid;
     use rustix::thread::{sched_getaffinity, sched_setaffinity, CpuSet};
 
     /// Those that the process may use, asked before the first change.
@@ -59,24 +71,26 @@ mod processors {
         ALLOWED.get_or_init(|| sched_getaffinity(None).unwrap_or_default())
     }
 
-    pub fn run_on_any() {
+    pub fn run_on_any(thread: Option<Pid>) {
         // On failure the thread stays where it is, which is where it may be.
-        let _ = sched_setaffinity(None, allowed());
+        let _ = sched_setaffinity(thread, allowed());
     }
 
     /// The `n`th of them; the last if there are fewer.
-    pub fn run_on(n: usize) {
+    pub fn run_on(n: usize, thread: Option<Pid>) {
         let all = (0..CpuSet::MAX_CPU).filter(|cpu| allowed().is_set(*cpu));
         if let Some(cpu) = all.take(n + 1).last() {
             let mut one = CpuSet::new();
             one.set(cpu);
-            let _ = sched_setaffinity(None, &one);
+            let _ = sched_setaffinity(thread, &one);
         }
     }
 }
 
 #[cfg(not(target_os = "linux"))]
 mod processors {
-    pub fn run_on_any() {}
-    pub fn run_on(_: usize) {}
+    use rustix::process::Pid;
+
+    pub fn run_on_any(_: Option<Pid>) {}
+    pub fn run_on(_: usize, _: Option<Pid>) {}
 }

@@ -211,6 +211,10 @@ impl Terminator {
             }
             thread::sleep(Duration::from_millis(20));
         }
+        // hitch puts its workers where it likes, beside the load generator.
+        for pid in terminator.pids()? {
+            pid.try_into().ok().and_then(Pid::from_raw).into_iter().for_each(pin::server_process);
+        }
         Ok(terminator)
     }
 
