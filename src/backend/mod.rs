@@ -429,7 +429,8 @@ impl Inner {
         waited.map(|_| calls)
     }
 
-    /// Events first, then call-outs, then what is ready without either. What becomes due meanwhile is for the next turn.
+    /// Events first, then call-outs, then what is ready without either, or through them. What becomes due meanwhile is for the next
+    /// turn.
     fn dispatch(
         &self,
         happened: &[(usize, Happened)],
@@ -437,15 +438,7 @@ impl Inner {
         panic: &mut Option<Box<dyn Any + Send>>,
     ) -> usize {
         let mut calls = 0;
-        let mut state = self.state.lock();
-        let ready = std::mem::take(&mut state.ready);
-        for key in &ready {
-            if let Some(entry) = state.sources.get_mut(key) {
-                entry.queued = false;
-            }
-        }
-        let (now, next_timer) = (Instant::now(), state.next_timer);
-        drop(state);
+        let (now, next_timer) = (Instant::now(), self.state.lock().next_timer);
         for (key, happened) in happened {
             // Two keys a source: its descriptors may be two.
             calls += self.run_source(*key / 2, *happened, scratch, panic);
@@ -469,6 +462,14 @@ impl Inner {
                 }
             }
         }
+        let mut state = self.state.lock();
+        let ready = std::mem::take(&mut state.ready);
+        for key in &ready {
+            if let Some(entry) = state.sources.get_mut(key) {
+                entry.queued = false;
+            }
+        }
+        drop(state);
         for key in ready {
             calls += self.run_source(key, Happened::default(), scratch, panic);
         }

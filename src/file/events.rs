@@ -38,6 +38,8 @@ pub(crate) struct Events {
     pub kept: bool,
     /// A thread runs the file.
     running: bool,
+    /// Threads that use the stream without waiting, and tell the backend when they have.
+    pub glances: usize,
     /// There may be something to do that the state does not show.
     pub look: bool,
     accept_told: bool,
@@ -71,19 +73,30 @@ enum Next {
 
 impl Core {
     /// What to wait for. Nothing once reading has ended and all is sent: the system would report the end for ever.
+    #[inline]
     fn wanted(&self) -> Happened {
-        let connection = &self.connection;
-        let is_over = self.returned || matches!(self.ending, Ending::Closed | Ending::Cleaned);
+        Happened { disarmed: false, readable: self.wants_input(), writable: self.wants_room() }
+    }
+
+    #[inline]
+    fn wants_input(&self) -> bool {
         let is_ending = matches!(self.ending, Ending::Closing | Ending::Cleaning);
-        let has_room = !self.events.paused && connection.ahead() < READ_AHEAD;
-        Happened {
-            disarmed: false,
-            readable: !connection.has_ended()
-                && !is_over
-                && !self.reader_waits
-                && (!self.settled || is_ending || has_room || self.read_shut),
-            writable: !is_over && self.has_output() && self.writing.is_free() && self.may_send(),
-        }
+        let has_room = || !self.events.paused && self.connection.ahead() < READ_AHEAD;
+        !self.connection.has_ended()
+            && !self.is_done()
+            && !self.reader_waits
+            && (!self.settled || is_ending || self.read_shut || has_room())
+    }
+
+    #[inline]
+    fn wants_room(&self) -> bool {
+        self.has_output() && !self.is_done() && self.writing.is_free() && self.may_send()
+    }
+
+    /// There is nothing to wait for any more.
+    #[inline]
+    fn is_done(&self) -> bool {
+        self.returned || matches!(self.ending, Ending::Closed | Ending::Cleaned)
     }
 
     /// Output that waits for something other than room is no reason to wait for room.
@@ -100,6 +113,10 @@ impl Core {
             (Ending::Cleaning, _) if self.events.own_end.is_none() => self.clean_deadline(),
             _ => None,
         };
+        if closing.is_none() && self.handshake_deadline.is_none() && self.read_timeout.or(self.write_timeout).is_none()
+        {
+            return None;
+        }
         let later = |at: Option<Instant>, time: Option<Duration>| at?.checked_add(time?);
         let idle_read = later(events.received, self.read_timeout).filter(|_| self.reads_idly());
         let idle_write = later(events.sent, self.write_timeout).filter(|_| self.writes_idly());
@@ -194,9 +211,9 @@ impl Core {
 
     /// The backend has done all that `keep` asked for.
     fn is_kept_to_the_end(&self) -> bool {
-        let told = self.events.close_told || !self.events.installed.close;
-        let nothing_left = self.unsent() == 0 || self.write_error().is_some();
-        self.events.kept && told && self.has_reached_end() && nothing_left
+        let told = || self.events.close_told || !self.events.installed.close;
+        let nothing_left = || self.unsent() == 0 || self.write_error().is_some();
+        self.events.kept && told() && self.has_reached_end() && nothing_left()
     }
 
     fn is_due(&mut self) -> bool {
@@ -224,12 +241,17 @@ impl Core {
 
     /// By whoever gives up the lock.
     pub fn tell_backend(&mut self) {
-        if self.events.running {
+        if self.events.running || self.events.glances > 0 {
+            return;
+        }
+        let (wanted, alarm) = (self.wanted(), self.alarm());
+        let watched = &self.events.watched;
+        let is_watched = (wanted.readable, wanted.writable) == (watched.readable, watched.writable);
+        if is_watched && alarm == self.events.alarm && !self.is_due() {
             return;
         }
         let Some(place) = self.events.place.clone() else { return };
-        let (wanted, alarm) = (self.wanted(), self.alarm());
-        if (wanted.readable, wanted.writable) != (self.events.watched.readable, self.events.watched.writable) {
+        if !is_watched {
             self.events.watched = wanted;
             if let Err(e) = place.watch(wanted) {
                 // Out of descriptors or memory in the system: without events the file is lost.
@@ -344,7 +366,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         let mut call = core.call(Caller::Wrapper(Wait::No), None);
         call.closing = true;
         // What a stream that is a file itself has decrypted makes no event.
-        while core.wanted().readable && !core.reading && (readable || self.stream.is_ready()) {
+        while (readable || self.stream.is_ready()) && !core.reading && core.wants_input() {
             let before = core.connection.received();
             core = match self.wait_for_input(core, &call) {
                 Ok(core) => core,
@@ -439,7 +461,9 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                     }
                 };
                 drop(slots);
-                self.note_installed();
+                if result.is_err() {
+                    self.note_installed();
+                }
                 drop(unwanted);
                 result
             }};
@@ -581,7 +605,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
     }
 
     pub fn backend(&self) -> Option<Backend> {
-        self.lock().events.place.as_ref().and_then(Place::backend)
+        self.ask().events.place.as_ref().and_then(Place::backend)
     }
 
     pub fn pause_reading(&self, paused: bool) {

@@ -13,7 +13,7 @@ macro_rules! events {
 
             /// Whether calls return `WouldBlock` rather than wait.
             pub fn is_nonblocking(&self) -> bool {
-                self.shared().lock().nonblocking
+                self.shared().ask().nonblocking
             }
 
             /// Bounds each whole call that reads: `read`, `peek`, and with TLS `handshake` and `close_clean`. `None`: no
@@ -37,12 +37,12 @@ macro_rules! events {
 
             /// What was set.
             pub fn read_timeout(&self) -> std::io::Result<Option<std::time::Duration>> {
-                Ok(self.shared().lock().read_timeout)
+                Ok(self.shared().ask().read_timeout)
             }
 
             /// What was set.
             pub fn write_timeout(&self) -> std::io::Result<Option<std::time::Duration>> {
-                Ok(self.shared().lock().write_timeout)
+                Ok(self.shared().ask().write_timeout)
             }
 
             /// As `read`, and the bytes stay to be read.
@@ -73,14 +73,14 @@ macro_rules! events {
 
             /// Bytes accepted by `write` and `send` and not yet handed to the stream.
             pub fn unsent(&self) -> usize {
-                self.shared().lock().unsent()
+                self.shared().ask().unsent()
             }
 
             /// What to wait for, as things stand, before the next call can get further: `readable` while more can come,
             /// `writable` while something is unsent, so also after a `WouldBlock` from a write that found no room. Read
             /// until `WouldBlock`, or until [`pending`](Self::pending) is zero, before waiting. Never waits.
             pub fn interest(&self) -> crate::Interest {
-                self.shared().lock().interest()
+                self.shared().ask().interest()
             }
 
             /// Sets all callbacks in one step; those that are absent are removed. What has been waiting is delivered at

@@ -158,7 +158,7 @@ impl<S: Stream> SslFile<S> {
 
     /// Whether the handshake is done. Never waits.
     pub fn is_handshake_done(&self) -> bool {
-        self.shared().lock().connection.is_handshake_done()
+        self.shared().ask().connection.is_handshake_done()
     }
 
     /// Whether data can still be read. Looks, without waiting, whether the peer's end is already there.
@@ -168,7 +168,7 @@ impl<S: Stream> SslFile<S> {
 
     /// Where the file is in its life, as far as is known without looking at the stream. Never waits.
     pub fn state(&self) -> State {
-        let core = self.shared().lock();
+        let core = self.shared().ask();
         let connection = &core.connection;
         match core.ending {
             Ending::Closed | Ending::Cleaned => State::Closed,
@@ -183,12 +183,12 @@ impl<S: Stream> SslFile<S> {
 
     /// Client or server.
     pub fn role(&self) -> Role {
-        self.shared().lock().connection.role()
+        self.shared().ask().connection.role()
     }
 
     /// The error that ended the connection, if one did. Never waits.
     pub fn last_error(&self) -> Option<io::Error> {
-        let core = self.shared().lock();
+        let core = self.shared().ask();
         let connection = &core.connection;
         let own_end = core.events.own_end.as_ref().and_then(|end| end.as_ref().err());
         let of_peer = connection.failure().or(connection.read_error()).or(core.write_failure.as_ref());
@@ -197,7 +197,7 @@ impl<S: Stream> SslFile<S> {
 
     /// Whether a call on some handle is waiting. Never waits itself.
     pub fn is_busy(&self) -> bool {
-        self.shared().lock().waiting > 0
+        self.shared().ask().waiting > 0
     }
 
     /// The context it was opened with.
@@ -304,71 +304,71 @@ impl<S: Stream> SslFile<S> {
 
     /// The version agreed on; `None` before the handshake is done, and with engines that can't tell.
     pub fn version(&self) -> Option<Version> {
-        self.shared().lock().connection.version()
+        self.shared().ask().connection.version()
     }
 
     /// The cipher suite agreed on, by OpenSSL's name for it, on every engine; `None` as for `version`.
     pub fn cipher(&self) -> Option<String> {
-        self.shared().lock().connection.cipher()
+        self.shared().ask().connection.cipher()
     }
 
     /// The protocol agreed on with ALPN.
     pub fn alpn(&self) -> Option<Vec<u8>> {
-        self.shared().lock().connection.alpn()
+        self.shared().ask().connection.alpn()
     }
 
     /// On a client the name it expects, on a server the name the client asked for (SNI), if it did and the engine can
     /// tell.
     pub fn server_name(&self) -> Option<String> {
-        self.shared().lock().connection.server_name()
+        self.shared().ask().connection.server_name()
     }
 
     /// The peer's own certificate, once it has been received.
     pub fn peer_certificate(&self) -> Option<Certificate> {
-        self.shared().lock().connection.peer_certificate()
+        self.shared().ask().connection.peer_certificate()
     }
 
     /// The chain the peer sent, its own certificate first; `None` with engines that can't tell.
     pub fn peer_certificates(&self) -> Option<Vec<Certificate>> {
-        self.shared().lock().connection.session().peer_certificates()
+        self.shared().ask().connection.session().peer_certificates()
     }
 
     /// The chain the peer was trusted for, from its own certificate to the root; `None` on a resumed session, where nothing
     /// was verified, and with engines that can't tell.
     pub fn verified_chain(&self) -> Option<Vec<Certificate>> {
-        self.shared().lock().connection.session().verified_chain()
+        self.shared().ask().connection.session().verified_chain()
     }
 
     /// The group of the key exchange, by its name in RFC 8446, section 4.2.7 ("x25519", "secp256r1"); `None` as for `version`.
     pub fn group(&self) -> Option<String> {
-        self.shared().lock().connection.group()
+        self.shared().ask().connection.group()
     }
 
     /// The OCSP response that the server stapled to its certificate, in DER, if it was asked for
     /// ([`ContextBuilder::ocsp_stapling`](crate::ContextBuilder::ocsp_stapling)) and there was one. Nobody has judged it.
     pub fn ocsp_response(&self) -> Option<Vec<u8>> {
-        self.shared().lock().connection.session().ocsp_response()
+        self.shared().ask().connection.session().ocsp_response()
     }
 
     /// How long the handshake took, from its first step to its last on this end; `None` before.
     pub fn handshake_time(&self) -> Option<Duration> {
-        self.shared().lock().handshake_time
+        self.shared().ask().handshake_time
     }
 
     /// What has gone over the connection so far, in both directions.
     pub fn traffic(&self) -> Traffic {
-        self.shared().lock().connection.traffic()
+        self.shared().ask().connection.traffic()
     }
 
     /// Whether an earlier session was resumed; `None` before the handshake is done, and with engines that can't tell.
     pub fn is_resumed(&self) -> Option<bool> {
-        let core = self.shared().lock();
+        let core = self.shared().ask();
         core.connection.session().is_resumed().filter(|_| core.connection.is_handshake_done())
     }
 
     /// The channel binding `tls-server-end-point` (RFC 5929, section 4): the hash of the server's certificate.
     pub fn tls_server_end_point(&self) -> Option<Vec<u8>> {
-        let core = self.shared().lock();
+        let core = self.shared().ask();
         core.connection.session().tls_server_end_point().filter(|_| core.connection.is_handshake_done())
     }
 
@@ -385,7 +385,7 @@ impl<S: Stream> SslFile<S> {
     ///
     /// Errors: `NotConnected` before the handshake is done; `Unsupported` with engines that have none.
     pub fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> io::Result<()> {
-        self.shared().lock().connection.export_keying_material(out, label, context)
+        self.shared().ask().connection.export_keying_material(out, label, context)
     }
 }
 

@@ -9,7 +9,7 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex};
+use parking_lot::{Condvar, Mutex, MutexGuard};
 
 use super::guarded::{Call, Caller, Core, Ending, Guard};
 use crate::callbacks::Slots;
@@ -56,6 +56,11 @@ pub(crate) struct Shared<S, F> {
 impl<S: Transport, F: 'static> Shared<S, F> {
     pub fn lock(&self) -> Guard<'_> {
         Guard { inner: self.core.lock() }
+    }
+
+    /// As `lock`, for a question: nobody needs to be told of anything behind it.
+    pub fn ask(&self) -> MutexGuard<'_, Core> {
+        self.core.lock()
     }
 
     /// The stream can be used without being blocked by it.
@@ -389,6 +394,8 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             };
             let mut flight = std::mem::take(&mut core.flight);
             let sleeper = core.fell_asleep(wait);
+            let glances = usize::from(wait == Wait::No);
+            core.events.glances += glances;
             drop(core);
             let mut result = match step {
                 Step::Send if is_last => self.stream.send_last(flight.as_slice(), wait),
@@ -407,6 +414,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
                 }
             }
             core = self.lock();
+            core.events.glances -= glances;
             core.woke_up(sleeper);
             core.flush_owed = flush_owed;
             core.flight_plain = core.flight_plain.min(flight.len());

@@ -70,7 +70,7 @@ macro_rules! transport_for_file {
             }
 
             fn holds_back(&self) -> bool {
-                self.shared().lock().has_output()
+                self.shared().ask().has_output()
             }
 
             fn push(&self, wait: Wait) -> io::Result<()> {
