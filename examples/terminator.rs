@@ -14,7 +14,7 @@ use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -161,10 +161,8 @@ fn serve(listener: &SslListener, backend: &Backend, target: SocketAddr, stats: &
     })
 }
 
-/// A client and its connection to the target.
+/// A client and its connection to the target. The callbacks of each own the other; both are taken, and so dropped, at the end.
 struct Pair {
-    /// Both own callbacks that own this; taken, and so dropped, at the end.
-    files: Mutex<Option<(SslFile, PlainFile)>>,
     stats: Arc<Stats>,
     /// Directions that have not ended.
     open: AtomicU64,
@@ -175,88 +173,83 @@ impl Pair {
         let upstream = PlainFile::new(connect(target)?);
         upstream.set_backend(client.backend().as_ref())?;
         stats.accepted.fetch_add(1, Ordering::Relaxed);
-        let files = Mutex::new(Some((client.clone(), upstream.clone())));
-        let pair = Arc::new(Pair { files, stats: stats.clone(), open: AtomicU64::new(2) });
+        let pair = Arc::new(Pair { stats: stats.clone(), open: AtomicU64::new(2) });
 
-        let (reads, writes, closes) = (pair.clone(), pair.clone(), pair.clone());
+        let (reads, closes) = (pair.clone(), pair.clone());
+        let (to, from) = (upstream.clone(), upstream.clone());
         client.set_callbacks(
             Callbacks::new()
                 .on_read(move |client: &SslFile, data| {
-                    let Some((_, upstream)) = reads.files() else { return };
                     reads.stats.received.fetch_add(data.len() as u64, Ordering::Relaxed);
                     // An error comes to the close callback.
-                    let _ = upstream.send(data);
-                    client.pause_reading(upstream.unsent() > HIGH_WATER);
-                })
-                .on_write(move |_| {
-                    if let Some((_, upstream)) = writes.files() {
-                        upstream.pause_reading(false);
+                    let _ = to.send(data);
+                    if to.unsent() > HIGH_WATER {
+                        client.pause_reading(true);
+                        // There while it is needed, as it is called after every message. None of these is being called now.
+                        let paused = client.clone();
+                        to.set_callbacks(to.take_callbacks().on_write(move |upstream: &PlainFile| {
+                            paused.pause_reading(false);
+                            // All but this one.
+                            upstream.set_callbacks(upstream.take_callbacks());
+                        }));
                     }
                 })
-                .on_close(move |_, end| closes.client_ended(end)),
+                .on_close(move |client, end| closes.client_ended(client, &from, end)),
         );
-        let (reads, writes, closes) = (pair.clone(), pair.clone(), pair);
+        let (reads, closes) = (pair.clone(), pair);
+        let (to, from) = (client.clone(), client);
         upstream.set_callbacks(
             Callbacks::new()
                 .on_read(move |upstream: &PlainFile, data| {
-                    let Some((client, _)) = reads.files() else { return };
                     reads.stats.sent.fetch_add(data.len() as u64, Ordering::Relaxed);
-                    let _ = client.send(data);
-                    upstream.pause_reading(client.unsent() > HIGH_WATER);
-                })
-                .on_write(move |_| {
-                    if let Some((client, _)) = writes.files() {
-                        client.pause_reading(false);
+                    let _ = to.send(data);
+                    if to.unsent() > HIGH_WATER {
+                        upstream.pause_reading(true);
+                        let paused = upstream.clone();
+                        to.set_write_callback(move |client| {
+                            paused.pause_reading(false);
+                            client.clear_write_callback();
+                        });
                     }
                 })
-                .on_close(move |_, end| closes.upstream_ended(end)),
+                .on_close(move |upstream, end| closes.upstream_ended(&from, upstream, end)),
         );
         Ok(())
     }
 
-    fn files(&self) -> Option<(SslFile, PlainFile)> {
-        self.files.lock().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn client_ended(&self, end: io::Result<()>) {
-        let Some((_, upstream)) = self.files() else { return };
+    fn client_ended(&self, client: &SslFile, upstream: &PlainFile, end: io::Result<()>) {
         match end {
             // It may still be waiting for its answer.
             Ok(()) => drop(upstream.shutdown(std::net::Shutdown::Write)),
-            Err(_) => return self.part(),
+            Err(_) => return self.part(client, upstream),
         }
-        self.direction_ended();
+        self.direction_ended(client, upstream);
     }
 
-    fn upstream_ended(&self, end: io::Result<()>) {
-        let Some((client, _)) = self.files() else { return };
+    fn upstream_ended(&self, client: &SslFile, upstream: &PlainFile, end: io::Result<()>) {
         match end {
             Ok(()) => drop(client.shutdown(std::net::Shutdown::Write)),
             Err(error) => {
                 // What is missing must not look like an end: no close_notify.
                 eprintln!("the target: {error}");
                 let _ = client.get_ref().shutdown(std::net::Shutdown::Both);
-                return self.part();
+                return self.part(client, upstream);
             }
         }
-        self.direction_ended();
+        self.direction_ended(client, upstream);
     }
 
-    fn direction_ended(&self) {
+    fn direction_ended(&self, client: &SslFile, upstream: &PlainFile) {
         if self.open.fetch_sub(1, Ordering::Relaxed) == 1 {
-            self.part();
+            self.part(client, upstream);
         }
     }
 
     /// What is unsent the backend still sends.
-    fn part(&self) {
-        let files = self.files.lock().unwrap_or_else(PoisonError::into_inner).take();
-        if let Some((client, upstream)) = files {
-            // The close callbacks of the other side would find nothing to do.
-            client.take_callbacks();
-            upstream.take_callbacks();
-            self.stats.ended.fetch_add(1, Ordering::Relaxed);
-        }
+    fn part(&self, client: &SslFile, upstream: &PlainFile) {
+        self.stats.ended.fetch_add(1, Ordering::Relaxed);
+        // The close callbacks of the other side would find nothing to do.
+        drop((client.take_callbacks(), upstream.take_callbacks()));
     }
 }
 
