@@ -1,8 +1,12 @@
 //! Which processor each end runs on. Left to the system, two threads that wait for one another land on one processor or on
 //! two as it likes, and what differs by a factor of three is the luck and not the peer.
 
+use std::io;
+use std::panic::resume_unwind;
+use std::process::{Child, Command};
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::OnceLock;
+use std::thread;
 
 use rustix::process::Pid;
 
@@ -48,6 +52,15 @@ pub fn server() {
 /// That process is a server, whatever processor it has chosen for itself.
 pub fn server_process(pid: Pid) {
     place_server(Some(pid));
+}
+
+/// Starts a process that may run everywhere, and will say itself where.
+pub fn spawn(command: &mut Command) -> io::Result<Child> {
+    let spawn = || {
+        processors::run_on_any(None);
+        command.spawn()
+    };
+    thread::scope(|scope| scope.spawn(spawn).join().unwrap_or_else(|panic| resume_unwind(panic)))
 }
 
 fn place_server(pid: Option<Pid>) {

@@ -90,7 +90,7 @@ impl Server {
     pub fn start(kind: &Kind, buffer: usize) -> io::Result<Server> {
         let mut command = Command::new(std::env::current_exe()?);
         command.args(["--serve", kind.name, "--buffer", &buffer.to_string()]);
-        let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let mut child = pin::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
         let mut line = String::new();
         if let Some(out) = child.stdout.take() {
             BufReader::new(out).read_line(&mut line)?;
