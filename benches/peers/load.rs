@@ -1,4 +1,5 @@
-//! The load generator: many TLS connections in one thread, the same for every server. It asks and waits for the echo.
+//! The load generator: many TLS connections in one thread, the same for every server. It asks and waits for the answer, which is
+//! the echo, or as much as was asked for.
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -15,6 +16,8 @@ pub struct Load {
     poll: Poll,
     events: Events,
     message: Vec<u8>,
+    /// What comes back for it.
+    answer: usize,
     buffer: Vec<u8>,
 }
 
@@ -44,6 +47,8 @@ pub struct Trickle {
     pub overdue: u64,
 }
 
+/// The size of a request for an answer of another size: it begins with that, in digits.
+pub const REQUEST: usize = 64;
 /// How long an echo may take before the server counts as stuck.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -65,6 +70,7 @@ impl Load {
             poll,
             events: Events::with_capacity(1024),
             message: Vec::new(),
+            answer: 0,
             buffer: vec![0; 64 << 10],
         })
     }
@@ -82,7 +88,24 @@ impl Load {
 
     /// Each connection asks again as soon as it has its echo, for that long, and then until each has its last one.
     pub fn flood(&mut self, size: usize, time: Duration) -> io::Result<Flood> {
+        self.echo(size);
+        self.ask_all(time)
+    }
+
+    /// As `flood`, with small requests for answers of `size`, of a server that understands them.
+    pub fn fetch(&mut self, size: usize, time: Duration) -> io::Result<Flood> {
+        self.message = format!("{size} ").into_bytes();
+        self.message.resize(REQUEST, b'x');
+        self.answer = size;
+        self.ask_all(time)
+    }
+
+    fn echo(&mut self, size: usize) {
         self.message = vec![b'x'; size];
+        self.answer = size;
+    }
+
+    fn ask_all(&mut self, time: Duration) -> io::Result<Flood> {
         let start = Instant::now();
         let (mut requests, mut under_way) = (0, 0);
         for key in 0..self.connections.len() {
@@ -106,7 +129,7 @@ impl Load {
 
     /// Each connection asks once in a period, one after the other, for that many periods.
     pub fn trickle(&mut self, size: usize, period: Duration, periods: u64) -> io::Result<Trickle> {
-        self.message = vec![b'x'; size];
+        self.echo(size);
         let n = self.connections.len();
         self.connections.iter_mut().for_each(|connection| connection.echoes = 0);
         let all = n as u64 * periods;
@@ -154,7 +177,7 @@ impl Load {
 
     /// Whether the echo is there, for the first time.
     fn go_on(&mut self, key: usize) -> io::Result<bool> {
-        let size = self.message.len();
+        let size = self.answer;
         let connection = &mut self.connections[key];
         if !connection.waits {
             return Ok(false);
@@ -190,8 +213,8 @@ impl Connection {
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(PATIENCE))?;
         let mut tls = connector.connect(tcp)?;
-        tls.write_all(&[b'w'; 64])?;
-        tls.read_exact(&mut [0; 64])?;
+        tls.write_all(&[b'w'; REQUEST])?;
+        tls.read_exact(&mut [0; REQUEST])?;
         tls.get_ref().set_nonblocking(true)?;
         Ok(Connection { tls, waits: false, sent: 0, received: 0, asked: Instant::now(), echoes: 0 })
     }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
@@ -12,6 +13,7 @@ use sslfile::{Backend, Context, Engine, Identity, SslListener};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::certs::certs;
+use crate::load::REQUEST;
 use crate::pin::{self, Pin};
 #[cfg(feature = "native-tls")]
 use crate::raw_native;
@@ -169,10 +171,11 @@ fn ours(listener: TcpListener, engine: Engine) -> io::Result<()> {
     backend.run()
 }
 
-fn plain(listener: TcpListener, buffer: usize) -> io::Result<()> {
+fn plain(listener: TcpListener, _: usize) -> io::Result<()> {
     // It shares the load generator's processor, and leaves the other one to the terminator.
     pin::client();
-    tokio_server(listener, move |tcp| echo(tcp, buffer))
+    let content: Arc<[u8]> = vec![b'x'; 1 << 20].into();
+    tokio_server(listener, move |tcp| answer(tcp, content.clone()))
 }
 
 #[cfg(feature = "native-tls")]
@@ -207,6 +210,19 @@ where
             tokio::spawn(serve(tcp));
         }
     })
+}
+
+/// Requests with a size in front get so much; others come back as they are.
+async fn answer(mut tcp: tokio::net::TcpStream, content: Arc<[u8]>) -> io::Result<()> {
+    let mut request = [0; REQUEST];
+    while tcp.read_exact(&mut request).await? > 0 {
+        let digits = request.iter().take_while(|byte| byte.is_ascii_digit());
+        match digits.fold(0, |size, digit| size * 10 + usize::from(digit - b'0')) {
+            0 => tcp.write_all(&request).await?,
+            size => tcp.write_all(&content[..size.min(content.len())]).await?,
+        }
+    }
+    Ok(())
 }
 
 async fn echo(mut tls: impl AsyncRead + AsyncWrite + Unpin, buffer: usize) -> io::Result<()> {

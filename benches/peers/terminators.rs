@@ -1,5 +1,5 @@
 //! The example `terminator` beside stunnel and hitch: TLS terminators with one event loop, on a processor of their own,
-//! in front of the same plain echo server, under the same load.
+//! in front of the same plain server, under the same load.
 
 use std::fs;
 use std::io::{self, Write};
@@ -18,9 +18,9 @@ use crate::pin::{self, Pin};
 use crate::report::{median, Table};
 use crate::servers::{Server, PLAIN};
 
-/// Connections that echo at once.
+/// Connections that ask at once.
 const BUSY: usize = 100;
-/// For messages of a mebibyte.
+/// For answers of a mebibyte.
 const FEW: usize = 8;
 
 pub struct Plan {
@@ -35,7 +35,7 @@ pub struct Plan {
 /// What was measured of one terminator, a value for each round.
 #[derive(Default)]
 struct Figures {
-    /// Echoes a second and processor seconds for each, of 64 bytes and of 16 KiB.
+    /// Answers a second and processor seconds for each, of 64 bytes, 16 KiB and 1 MiB.
     small: Vec<(f64, f64)>,
     large: Vec<(f64, f64)>,
     huge: Vec<(f64, f64)>,
@@ -73,9 +73,9 @@ pub fn run(plan: &Plan) -> io::Result<()> {
             ];
             for (size, connections, to) in sizes {
                 let mut load = Load::open(terminator.addr, connections)?;
-                load.flood(size, plan.time / 4)?;
+                load.fetch(size, plan.time / 4)?;
                 let before = terminator.usage()?.cpu;
-                let flood = load.flood(size, plan.time)?;
+                let flood = load.fetch(size, plan.time)?;
                 let cpu = terminator.usage()?.cpu - before;
                 let n = flood.requests as f64;
                 to.push((n / flood.wall.as_secs_f64(), cpu.as_secs_f64() / n));
