@@ -149,6 +149,10 @@ impl Buffer {
 
     /// Appends all of `other`. Cheap when this one is empty or holds less than the other's headroom.
     pub fn append_buffer(&mut self, mut other: Buffer) {
+        if self.storage.is_empty() {
+            std::mem::swap(self, &mut other);
+            return;
+        }
         if self.len() <= other.start {
             let start = other.start - self.len();
             other.storage[start..other.start].copy_from_slice(self.as_slice());

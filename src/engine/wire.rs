@@ -68,6 +68,9 @@ impl Ends {
     /// sent after TLS; and it is not called for nothing.
     #[inline]
     pub fn admit_record(&mut self) -> bool {
+        if self.admitted > 0 {
+            return true;
+        }
         let rest = &self.incoming.as_slice()[self.held..];
         self.admitted = match *rest {
             // A client's first message in the frame of SSL 2 (RFC 5246, appendix E.2).

@@ -222,9 +222,9 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         self.stream.recv(buf, wait)
     }
 
-    /// A reader that waits must see to what is unsent, if nobody else does: the peer may wait for that.
+    /// A reader that waits must see to what is unsent, if there is something and nobody else does: the peer may wait for that.
     pub fn must_send_meanwhile(&self, core: &Core) -> bool {
-        self.polled && core.has_output() && core.writing.is_free() && !core.reading && core.events.place.is_none()
+        self.polled && core.writing.is_free() && !core.reading && core.events.place.is_none()
     }
 
     /// As `wait_for_input`, and it ends as well when there is room for what is unsent.

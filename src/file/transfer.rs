@@ -20,7 +20,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         let _call = InCall::begin();
         let mut core = self.lock();
         let mut begun: Option<Call> = None;
-        let mut offered = false;
+        let (mut offered, mut has_output) = (false, false);
         loop {
             core.check_free(caller)?;
             if core.read_shut {
@@ -49,7 +49,8 @@ impl<S: Transport, F: 'static> Shared<S, F> {
                     Ok(_) => return Ok(0),
                 }
                 // Whoever gives up the lock must look again before it waits: another thread may have received.
-                if core.has_output() && !std::mem::replace(&mut offered, true) {
+                has_output = core.has_output();
+                if has_output && !std::mem::replace(&mut offered, true) {
                     core = self.offer(core);
                     continue;
                 }
@@ -61,7 +62,7 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             let Some(call) = &begun else { continue };
             core.check(call)?;
             core = match core.settled {
-                true if call.wait && self.must_send_meanwhile(&core) => self.wait_and_send(core, call)?,
+                true if has_output && call.wait && self.must_send_meanwhile(&core) => self.wait_and_send(core, call)?,
                 true => self.wait_for_input(core, call)?,
                 false => match self.shake(core, call) {
                     Ok(core) => core,
@@ -250,7 +251,12 @@ impl<S: Transport, F: 'static> Shared<S, F> {
         if unsent > 0 && unsent.saturating_add(data.len()) > self.send_limit {
             return Err(Error::would_block("the send limit is reached").into());
         }
-        core.queue.append(data);
+        // With nothing in front of it there is no need to queue what the stream may take at once.
+        let encrypted = match core.settled && core.writing.is_free() && !core.has_output() {
+            true => self.encrypt(&mut core, data).unwrap_or(0),
+            false => 0,
+        };
+        core.queue.append(&data[encrypted..]);
         core.note_accepted();
         drop(self.push(core));
         Ok(())
