@@ -11,7 +11,7 @@ use std::io;
 /// |---|---|
 /// | accept | once in a file's life: when the handshake is done |
 /// | read | with all plaintext that is there, in order |
-/// | write | when the handshake is done and nothing accepted is left unsent; then again only after a write |
+/// | write | when the handshake is done and nothing accepted is left unsent; then again only after a write. If sending fails when the close callback has been called, it is called once more: nothing is waiting any more |
 /// | close | exactly once in a file's life: when the connection has ended, after all data |
 ///
 /// One that is set late is told what it missed: the data that waited, the handshake, the end.

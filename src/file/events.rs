@@ -17,7 +17,7 @@ use super::guarded::{taken, Caller, Core, Ending, Guard};
 use super::handle::{Face, Handle};
 use super::shared::Shared;
 use crate::backend::{Backend, Happened, Place, Source};
-use crate::callbacks::{Callbacks, Installed, Opened, Slots};
+use crate::callbacks::{Accept, Callbacks, Close, Installed, Opened, Read, Slots, Write};
 use crate::error::{Error, ErrorKind};
 use crate::stream::{Transport, Wait};
 
@@ -38,8 +38,6 @@ pub(crate) struct Events {
     pub kept: bool,
     /// A thread runs the file.
     running: bool,
-    /// Threads that use the stream without waiting, and tell the backend when they have.
-    pub glances: usize,
     /// There may be something to do that the state does not show.
     pub look: bool,
     accept_told: bool,
@@ -69,6 +67,15 @@ enum Next {
     Read(usize),
     Write,
     Close,
+}
+
+/// The same, with the callback in hand.
+enum Due<F> {
+    Opened(Option<Opened<F>>),
+    Accept(Option<Accept<F>>),
+    Read(Option<Read<F>>, usize),
+    Write(Option<Write<F>>),
+    Close(Option<Close<F>>, io::Result<()>),
 }
 
 impl Core {
@@ -184,7 +191,12 @@ impl Core {
             && self.settled
             && self.unsent() == 0
             && !self.held_back
-            && self.write_error().is_none()
+            && (self.write_error().is_none() || self.has_failed_behind_the_end())
+    }
+
+    /// Sending has failed when the end had been told: there is no other callback left to say that nothing is waiting any more.
+    fn has_failed_behind_the_end(&self) -> bool {
+        self.events.close_told && self.write_failure.is_some() && self.ending == Ending::Not
     }
 
     /// The end has come, and all data before it has been taken.
@@ -241,7 +253,7 @@ impl Core {
 
     /// By whoever gives up the lock.
     pub fn tell_backend(&mut self) {
-        if self.events.running || self.events.glances > 0 {
+        if self.events.running {
             return;
         }
         let (wanted, alarm) = (self.wanted(), self.alarm());
@@ -330,8 +342,10 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
                 _ => FAIR_SHARE / 16,
             });
             calls += 1;
+            // Under the lock: nobody can take it away while what it is to be told is in our hands.
+            let due = self.start(next, &mut core);
             drop(core);
-            panic = in_callback(|| self.call(next, scratch)).err();
+            panic = in_callback(|| self.call(due, scratch)).err();
             core = self.lock();
             if is_ours(&core) {
                 core = self.work(core, false);
@@ -445,12 +459,27 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         }
     }
 
+    /// Takes what is to be called out of its slot.
+    fn start(&self, next: Next, core: &mut Core) -> Due<F> {
+        let mut slots = self.slots.lock();
+        match next {
+            Next::Opened => Due::Opened(slots.opened.take()),
+            Next::Accept => Due::Accept(slots.accept.start()),
+            Next::Read(n) => Due::Read(slots.read.start(), n),
+            Next::Write => Due::Write(slots.write.start()),
+            Next::Close => {
+                self.name_peer(core);
+                Due::Close(slots.close.start(), core.end_result())
+            }
+        }
+    }
+
     /// Calls one callback. The error is its panic.
-    fn call(self: &Arc<Self>, next: Next, data: &[u8]) -> Result<(), Box<dyn Any + Send>> {
+    fn call(self: &Arc<Self>, due: Due<F>, data: &[u8]) -> Result<(), Box<dyn Any + Send>> {
         let file = F::from_handle(Handle { shared: self.clone(), counted: false });
         macro_rules! call {
-            ($slot:ident, $($argument:expr),*) => {{
-                let Some(mut callback) = self.slots.lock().$slot.start() else { return Ok(()) };
+            ($slot:ident, $callback:ident, $($argument:expr),*) => {{
+                let Some(mut callback) = $callback else { return Ok(()) };
                 let result = catch_unwind(AssertUnwindSafe(|| callback(&file, $($argument),*)));
                 let mut slots = self.slots.lock();
                 let unwanted = match &result {
@@ -468,24 +497,17 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                 result
             }};
         }
-        match next {
-            Next::Opened => {
-                let opened = self.slots.lock().opened.take();
+        match due {
+            Due::Opened(opened) => {
                 self.note_installed();
                 let result = self.handshake_result();
                 let Some(opened) = opened else { return Ok(()) };
                 catch_unwind(AssertUnwindSafe(|| opened(&file, result)))
             }
-            Next::Accept => call!(accept,),
-            Next::Read(n) => call!(read, &data[..n]),
-            Next::Write => call!(write,),
-            Next::Close => {
-                let mut core = self.lock();
-                self.name_peer(&mut core);
-                let result = core.end_result();
-                drop(core);
-                call!(close, result)
-            }
+            Due::Accept(accept) => call!(accept, accept,),
+            Due::Read(read, n) => call!(read, read, &data[..n]),
+            Due::Write(write) => call!(write, write,),
+            Due::Close(close, result) => call!(close, close, result),
         }
     }
 

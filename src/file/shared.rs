@@ -394,8 +394,6 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             };
             let mut flight = std::mem::take(&mut core.flight);
             let sleeper = core.fell_asleep(wait);
-            let glances = usize::from(wait == Wait::No);
-            core.events.glances += glances;
             drop(core);
             let mut result = match step {
                 Step::Send if is_last => self.stream.send_last(flight.as_slice(), wait),
@@ -414,7 +412,6 @@ impl<S: Transport, F: 'static> Shared<S, F> {
                 }
             }
             core = self.lock();
-            core.events.glances -= glances;
             core.woke_up(sleeper);
             core.flush_owed = flush_owed;
             core.flight_plain = core.flight_plain.min(flight.len());

@@ -447,3 +447,26 @@ fn a_handshake_that_takes_too_long_is_told_as_timed_out() {
         assert!(error.to_string().contains("handshake"), "{error}");
     });
 }
+
+/// There is no other callback left to say that nothing is waiting any more.
+#[test]
+fn a_failure_to_send_after_the_end_was_told_is_told_to_the_write_callback() {
+    on_each_engine_and_role(|engine, role| {
+        let backend = Backend::new().expect("backend");
+        let (file, mut peer, log) = logged_pair(engine, role, &backend);
+        socket2::SockRef::from(peer.get_ref()).set_recv_buffer_size(16 << 10).expect("SO_RCVBUF");
+        socket2::SockRef::from(file.get_ref()).set_send_buffer_size(16 << 10).expect("SO_SNDBUF");
+        peer.shutdown().expect("close_notify");
+        turn_until(&backend, || log.closes() == [Ok(())]);
+        file.send(&pattern(5, 8 << 20)).expect("send");
+        settle(&backend);
+        assert!(file.unsent() > 0);
+        reset(peer);
+        turn_until(&backend, || log.writes() > 0);
+        settle(&backend);
+        assert_eq!(log.all(), [Told::Close(Ok(())), Told::Write]);
+        assert_eq!(file.unsent(), 0);
+        assert!(file.send(b"more").is_err());
+        assert!(wake_ups(&backend) <= 2, "spinning after the end");
+    });
+}

@@ -450,3 +450,33 @@ fn a_file_that_failed_is_told_the_same_in_its_next_backend() {
         assert_eq!(log.closes(), [Err(ErrorKind::BrokenPipe)]);
     });
 }
+
+/// Whoever takes a callback away does not take with it what that was about to be told.
+#[test]
+fn nothing_is_lost_while_another_thread_takes_the_read_callback_away_and_puts_it_back() {
+    on_each_engine(|engine| {
+        let backend = Backend::new().expect("backend");
+        let (file, mut peer, log) = logged_pair(engine, Role::Server, &backend);
+        let all = pattern(11, 400_000);
+        let done = AtomicBool::new(false);
+        thread::scope(|t| {
+            t.spawn(|| {
+                for piece in all.chunks(40) {
+                    peer.write_all(piece).expect("write");
+                }
+            });
+            for _ in 0..3 {
+                t.spawn(|| {
+                    while !done.load(Ordering::Acquire) {
+                        file.clear_read_callback();
+                        let log = log.clone();
+                        file.set_read_callback(move |_, data| log.add(Told::Read(data.to_vec())));
+                    }
+                });
+            }
+            turn_until(&backend, || log.data().len() >= all.len());
+            done.store(true, Ordering::Release);
+        });
+        assert!(log.data() == all, "lost or disordered");
+    });
+}
