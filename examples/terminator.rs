@@ -181,8 +181,10 @@ impl Pair {
             Callbacks::new()
                 .on_read(move |client: &SslFile, data| {
                     reads.stats.received.fetch_add(data.len() as u64, Ordering::Relaxed);
-                    // An error comes to the close callback.
-                    let _ = to.send(data);
+                    // An error comes to the close callback; if that has been called before, this is the end.
+                    if to.send(data).is_err() && reads.open.load(Ordering::Relaxed) == 1 {
+                        return reads.part(client, &to);
+                    }
                     if to.unsent() > HIGH_WATER {
                         client.pause_reading(true);
                         // There while it is needed, as it is called after every message. None of these is being called now.
@@ -202,7 +204,9 @@ impl Pair {
             Callbacks::new()
                 .on_read(move |upstream: &PlainFile, data| {
                     reads.stats.sent.fetch_add(data.len() as u64, Ordering::Relaxed);
-                    let _ = to.send(data);
+                    if to.send(data).is_err() && reads.open.load(Ordering::Relaxed) == 1 {
+                        return reads.part(&to, upstream);
+                    }
                     if to.unsent() > HIGH_WATER {
                         upstream.pause_reading(true);
                         let paused = upstream.clone();
