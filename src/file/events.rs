@@ -100,12 +100,6 @@ impl Core {
         self.has_output() && !self.is_done() && self.writing.is_free() && self.may_send()
     }
 
-    /// There is nothing to wait for any more.
-    #[inline]
-    fn is_done(&self) -> bool {
-        self.returned || matches!(self.ending, Ending::Closed | Ending::Cleaned)
-    }
-
     /// Output that waits for something other than room is no reason to wait for room.
     fn may_send(&self) -> bool {
         self.has_ciphertext() || self.held_back || self.connection.is_handshake_done()
@@ -478,8 +472,8 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
     fn call(self: &Arc<Self>, due: Due<F>, data: &[u8]) -> Result<(), Box<dyn Any + Send>> {
         let file = F::from_handle(Handle { shared: self.clone(), counted: false });
         macro_rules! call {
-            ($slot:ident, $callback:ident, $($argument:expr),*) => {{
-                let Some(mut callback) = $callback else { return Ok(()) };
+            ($slot:ident, $($argument:expr),*) => {{
+                let Some(mut callback) = $slot else { return Ok(()) };
                 let result = catch_unwind(AssertUnwindSafe(|| callback(&file, $($argument),*)));
                 let mut slots = self.slots.lock();
                 let unwanted = match &result {
@@ -504,10 +498,10 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                 let Some(opened) = opened else { return Ok(()) };
                 catch_unwind(AssertUnwindSafe(|| opened(&file, result)))
             }
-            Due::Accept(accept) => call!(accept, accept,),
-            Due::Read(read, n) => call!(read, read, &data[..n]),
-            Due::Write(write) => call!(write, write,),
-            Due::Close(close, result) => call!(close, close, result),
+            Due::Accept(accept) => call!(accept,),
+            Due::Read(read, n) => call!(read, &data[..n]),
+            Due::Write(write) => call!(write,),
+            Due::Close(close, result) => call!(close, result),
         }
     }
 

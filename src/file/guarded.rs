@@ -279,13 +279,20 @@ impl Core {
         matches!(self.ending, Ending::Closing | Ending::Closed | Ending::Cleaned)
     }
 
+    /// There is nothing to wait for any more.
+    #[inline]
+    pub fn is_done(&self) -> bool {
+        self.returned || matches!(self.ending, Ending::Closed | Ending::Cleaned)
+    }
+
     /// What an event loop should wait for.
     pub fn interest(&self) -> crate::Interest {
-        let over = self.returned || matches!(self.ending, Ending::Closed | Ending::Cleaned);
         let is_ending = matches!(self.ending, Ending::Closing | Ending::Cleaning);
         crate::Interest {
             // After `shutdown(Read)` what comes is of use to a handshake and to an end that is under way only.
-            readable: !over && !self.connection.has_ended() && (!self.read_shut || !self.settled || is_ending),
+            readable: !self.is_done()
+                && !self.connection.has_ended()
+                && (!self.read_shut || !self.settled || is_ending),
             // Where the next call needs nothing more to come to its end: a wait that ends at once.
             writable: (is_ending && self.connection.has_ended())
                 || self.has_output()
