@@ -22,6 +22,9 @@ mod listener;
 mod settings;
 mod socket;
 mod stream;
+mod sync;
+#[allow(dead_code, unused_imports, reason = "nothing uses it yet")]
+mod sys;
 mod version;
 
 pub use alert::Alert;

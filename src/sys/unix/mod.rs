@@ -1,0 +1,19 @@
+//! Linux, and the other Unix systems.
+
+mod bell;
+mod descriptor;
+mod socket;
+#[cfg(test)]
+mod tests;
+mod wait;
+
+pub(super) use bell::Bell;
+pub(crate) use descriptor::{descriptor_of, duplicate, Flags};
+pub(crate) use socket::{
+    bound_receives, is_nonblocking, recv_for_slice, restore_timeout, silence, take_error, timeouts, try_recv, try_send,
+    unacknowledged,
+};
+pub(crate) use wait::wait;
+
+/// Of a stream that outlives its use; borrowed while it is waited for.
+pub(crate) type Descriptor = std::os::fd::RawFd;
