@@ -33,6 +33,8 @@ struct Story {
     source: Option<Arc<dyn StdError + Send + Sync>>,
     /// The alert we sent with it, where the kind does not say.
     alert: Option<u8>,
+    /// The text says with whom: the peer's name, or its address.
+    named: bool,
 }
 
 /// What went wrong, and whose fault it was.
@@ -103,7 +105,8 @@ impl Error {
     }
 
     pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
-        Error(Arc::new(Story { kind, io_kind: kind.io_kind(), text: text.into(), source: None, alert: None }))
+        let (io_kind, text) = (kind.io_kind(), text.into());
+        Error(Arc::new(Story { kind, io_kind, text, source: None, alert: None, named: false }))
     }
 
     /// Misuse: a value that can't be right.
@@ -161,6 +164,29 @@ impl Error {
         self
     }
 
+    /// The same error, its text led by the peer's name, unless that stands there already.
+    #[allow(dead_code, reason = "for the file, which is being rewritten")]
+    pub(crate) fn naming(self, peer: &str) -> Error {
+        match self.0.named {
+            true => self,
+            false => self.during(peer).named(),
+        }
+    }
+
+    /// The text names the peer already.
+    #[allow(dead_code, reason = "for the file, which is being rewritten")]
+    pub(crate) fn named(mut self) -> Error {
+        self.story().named = true;
+        self
+    }
+
+    /// The text repeats that of `cause`, with the peer that it names: of a stream that is a file itself, say.
+    #[allow(dead_code, reason = "for the file, which is being rewritten")]
+    pub(crate) fn named_as(mut self, cause: &(dyn StdError + 'static)) -> Error {
+        self.story().named |= names_peer(cause);
+        self
+    }
+
     pub(crate) fn io_kind(&self) -> io::ErrorKind {
         self.0.io_kind
     }
@@ -169,6 +195,20 @@ impl Error {
     pub(crate) fn to_io(&self) -> io::Error {
         io::Error::new(self.0.io_kind, self.clone())
     }
+}
+
+/// Whether it is an error of ours, bare, in an [`io::Error`] or as a source, whose text names the peer.
+fn names_peer(error: &(dyn StdError + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        let inner = error.downcast_ref::<io::Error>().and_then(Error::of);
+        if inner.or_else(|| error.downcast_ref()).is_some_and(|error| error.0.named) {
+            return true;
+        }
+        // An `io::Error` gives the source of what it holds, not that itself.
+        next = error.source();
+    }
+    false
 }
 
 impl From<Error> for io::Error {
@@ -192,5 +232,40 @@ impl fmt::Debug for Error {
 impl StdError for Error {
     fn source(&self) -> Option<&(dyn StdError + 'static)> {
         self.0.source.as_ref().map(|s| s.as_ref() as &(dyn StdError + 'static))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_peer_is_named_once() {
+        let error = Error::new(ErrorKind::Truncated, "the stream has ended");
+        let named = error.during("reading").naming("example.com:443");
+        assert_eq!(named.to_string(), "example.com:443: reading: the stream has ended");
+        assert_eq!((named.kind(), named.io_kind()), (ErrorKind::Truncated, io::ErrorKind::BrokenPipe));
+        // By somebody else, behind other words, and on its way through an `io::Error`.
+        let again = named.naming("example.com:443").during("TLS handshake").naming("192.0.2.1:443");
+        assert_eq!(again.to_string(), "TLS handshake: example.com:443: reading: the stream has ended");
+        let passed_on = Error::of(&again.to_io()).expect("ours").clone().naming("x");
+        assert_eq!(passed_on.to_string(), again.to_string());
+    }
+
+    #[test]
+    fn who_repeats_an_error_that_names_the_peer_names_it_too() {
+        let outer = |cause: &(dyn StdError + 'static)| {
+            Error::new(ErrorKind::Truncated, format!("sending: {cause}")).named_as(cause).naming("outer").to_string()
+        };
+        let inner = Error::new(ErrorKind::Truncated, "cut");
+        assert_eq!(outer(&inner), "outer: sending: cut");
+        let inner = inner.naming("inner");
+        assert_eq!(outer(&inner), "sending: inner: cut");
+        assert_eq!(outer(&inner.to_io()), "sending: inner: cut");
+        // TLS in TLS in TLS; and inside an error of a stream of the user's.
+        let middle = Error::new(ErrorKind::Truncated, format!("sending: {inner}")).with_source(inner.to_io());
+        assert_eq!(outer(&middle), "sending: sending: inner: cut");
+        assert_eq!(outer(&io::Error::other(middle)), "sending: sending: inner: cut");
+        assert_eq!(outer(&io::Error::other("inner")), "outer: sending: inner");
     }
 }

@@ -101,6 +101,35 @@ fn a_call_out_is_never_early() {
 }
 
 #[test]
+fn turns_and_call_outs_know_fractions_of_a_millisecond() {
+    within(LONG, || {
+        let backend = new();
+        for micros in [200, 700, 1_300, 5_400, 20_200] {
+            let time = Duration::from_micros(micros);
+            let measure = |wait: &dyn Fn()| {
+                let mut late: Vec<_> = (0..20)
+                    .map(|_| {
+                        let begin = Instant::now();
+                        wait();
+                        begin.elapsed().checked_sub(time).expect("never early")
+                    })
+                    .collect();
+                late.sort();
+                // One of the better: others may have the processor now and then.
+                late[5]
+            };
+            let turn = measure(&|| assert_eq!(backend.turn(Some(time)).expect("turn"), 0));
+            let call_out = measure(&|| {
+                backend.call_out(time, || ());
+                assert_eq!(backend.turn(None).expect("turn"), 1, "the call-out, and at once");
+            });
+            let limit = Duration::from_micros(250);
+            assert!(turn < limit && call_out < limit, "{time:?}: turn late by {turn:?}, call-out by {call_out:?}");
+        }
+    });
+}
+
+#[test]
 fn a_cancelled_call_out_is_not_called_and_cancelling_says_so_once() {
     within(LONG, || {
         let (backend, order) = (new(), Order::default());

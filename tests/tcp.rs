@@ -107,6 +107,28 @@ fn connects_to_an_address_however_it_is_written() {
     });
 }
 
+/// As std does; and no certificate names a link.
+#[test]
+fn connects_to_an_address_with_a_scope_and_checks_the_address_without_it() {
+    within(LONG, || {
+        for engine in engines() {
+            let net = Net::new(engine, Ipv6Addr::LOCALHOST);
+            let port = net.addr.port();
+            let text = format!("[::1%1]:{port}");
+            TcpStream::connect(&text).and_then(|_| net.listener.accept()).expect("std's connects");
+            let host = "::1%1";
+            for connect in [&|| lazy().connect(&text, &net.client), &|| lazy().connect((host, port), &net.client)]
+                as [&(dyn Fn() -> io::Result<SslFile> + Sync); 2]
+            {
+                thread::scope(|t| {
+                    t.spawn(|| write_byte(&connect().expect("connect"), 66));
+                    assert_eq!(read_byte(&net.accept()), 66);
+                });
+            }
+        }
+    });
+}
+
 #[test]
 fn connects_to_localhost_by_name() {
     within(LONG, || {

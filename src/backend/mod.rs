@@ -13,7 +13,6 @@ use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use polling::Event;
 
 use crate::error::Error;
 use waiter::{Arrivals, Waiter};
@@ -60,11 +59,14 @@ pub(crate) trait Source: Send + Sync {
     fn orphaned(self: Arc<Self>);
 }
 
-/// Why a source runs.
+/// Why a source runs; and, for [`Place::watch`], for what it wants to run.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Happened {
     pub readable: bool,
     pub writable: bool,
+    /// The stream is broken, or over in both directions. Wanted alone it is a watch that tells of nothing else: of no
+    /// data, nor of the end of the peer's. On Linux only; elsewhere it may never be told.
+    pub hung_up: bool,
     /// The poller watches once only: what is wanted must be said again.
     pub disarmed: bool,
 }
@@ -177,7 +179,8 @@ impl Backend {
     }
 
     /// One pass: waits for the first event, call-out or wake-up, at most `timeout` (`None`: for ever); calls what is
-    /// due; says how many calls. Zero calls may mean that something was done that no callback is told of: a step of a
+    /// due; says how many calls. It waits no shorter than `timeout`, and no longer than the system takes to wake a thread
+    /// at that time (on Linux some 0.1 ms). Zero calls may mean that something was done that no callback is told of: a step of a
     /// handshake, say.
     ///
     /// A panic in a callback goes on here, when all else that was due has been called; the callback is removed, and the
@@ -211,7 +214,8 @@ impl Backend {
         self.inner.waiter.notify();
     }
 
-    /// Calls `f` in a turn, `delay` from now or as soon as possible after that. Calls are made in the order of their
+    /// Calls `f` in a turn, `delay` from now or as soon as possible after that: [`turn`](Backend::turn) waits as exactly
+    /// for a call as for its time-out. Calls are made in the order of their
     /// times, and of their making where these are equal; a call may make and cancel others.
     ///
     /// Pike's `call_out`.
@@ -325,7 +329,8 @@ impl Place {
 
     /// What to wait for from now on.
     ///
-    /// A descriptor of which nothing is wanted is not watched at all: the system would report its hang-up for ever.
+    /// A descriptor of which nothing is wanted is not watched at all, and one that has hung up had better not be: the
+    /// system reports that for ever, whatever is wanted.
     pub fn watch(&self, wanted: Happened) -> io::Result<()> {
         let Some(backend) = self.backend.upgrade() else { return Ok(()) };
         let mut state = backend.state.lock();
@@ -523,13 +528,12 @@ impl Inner {
         let Some((read, write)) = entry.source.descriptors() else { return Ok(()) };
         let key = key * 2;
         if read == write {
-            let event = |h: Happened| Event::new(key, h.readable, h.writable);
-            return self.waiter.change(read, event(old), event(new));
+            return self.waiter.change(read, key, old, new);
         }
-        let reads = |h: Happened| Event::new(key, h.readable, false);
-        let writes = |h: Happened| Event::new(key + 1, false, h.writable);
-        self.waiter.change(read, reads(old), reads(new))?;
-        self.waiter.change(write, writes(old), writes(new))
+        let reads = |h: Happened| Happened { writable: false, ..h };
+        let writes = |h: Happened| Happened { readable: false, ..h };
+        self.waiter.change(read, key, reads(old), reads(new))?;
+        self.waiter.change(write, key + 1, writes(old), writes(new))
     }
 }
 

@@ -82,7 +82,7 @@ impl Core {
     /// What to wait for. Nothing once reading has ended and all is sent: the system would report the end for ever.
     #[inline]
     fn wanted(&self) -> Happened {
-        Happened { disarmed: false, readable: self.wants_input(), writable: self.wants_room() }
+        Happened { readable: self.wants_input(), writable: self.wants_room(), ..Happened::default() }
     }
 
     #[inline]

@@ -1,3 +1,4 @@
+use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::atomic::{AtomicBool, AtomicUsize};
@@ -143,9 +144,9 @@ impl SslOptions {
     /// pays where the peer answers that soon from another processor, and costs a full processor for up to `time` in each
     /// read where it does not. Nothing else changes: time-outs, `interrupt`, `close` and `shutdown` end a call as ever.
     ///
-    /// No effect while the file is non-blocking, on what a backend reads, on streams without a descriptor, and where
-    /// `std::thread::available_parallelism` is 1; that is asked once, by the thread that first calls this, so that a thread
-    /// that is bound to a processor later may still spin. A file that wraps this one spins in its place.
+    /// No effect while the file is non-blocking, on what a backend reads, on streams without a descriptor, and on a machine
+    /// with one processor. A thread that is bound to one of several spins: its peer may have another. A file that wraps this
+    /// one spins in its place.
     pub fn busy_poll(mut self, time: Duration) -> Self {
         self.busy_poll = if has_many_cores() { time } else { Duration::ZERO };
         self
@@ -285,7 +286,22 @@ impl SslOptions {
 /// Whether a peer can run while we spin. Finding out means reading files, so it is done once.
 fn has_many_cores() -> bool {
     static MANY: OnceLock<bool> = OnceLock::new();
-    *MANY.get_or_init(|| thread::available_parallelism().is_ok_and(|n| n.get() > 1))
+    *MANY.get_or_init(|| {
+        // The machine's, where Linux tells: std counts those that the thread which asks is bound to.
+        let online = fs::read_to_string("/sys/devices/system/cpu/online").ok();
+        let count =
+            online.and_then(|list| processors(&list)).or_else(|| Some(thread::available_parallelism().ok()?.get()));
+        count.is_some_and(|n| n > 1)
+    })
+}
+
+/// How many there are in a list as Linux writes it: "0-3,6".
+fn processors(list: &str) -> Option<usize> {
+    let range = |range: &str| -> Option<usize> {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        (last.parse::<usize>().ok()?).checked_sub(first.parse().ok()?)?.checked_add(1)
+    };
+    list.trim().split(',').try_fold(0, |count: usize, part| count.checked_add(range(part)?))
 }
 
 /// A non-blocking file that is opened eagerly has only begun its handshake.
@@ -305,5 +321,20 @@ impl<S: Transport, F: 'static> Shared<S, F> {
             false => self.stream.give_back(&self.inherited, core.connection.take_input()),
         };
         (self.stream, unread)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::processors;
+
+    #[test]
+    fn a_list_of_processors_is_counted() {
+        for (list, count) in [("0\n", 1), ("0-1\n", 2), ("0-3,6", 5), ("1,3,5-7", 5)] {
+            assert_eq!(processors(list), Some(count), "{list:?}");
+        }
+        for list in ["", "\n", "x", "0-", "3-1", "0,,1"] {
+            assert_eq!(processors(list), None, "{list:?}");
+        }
     }
 }

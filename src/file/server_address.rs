@@ -19,7 +19,15 @@ fn look_up(host: &str, addrs: impl ToSocketAddrs) -> io::Result<(String, Vec<Soc
     let addrs: Vec<_> = addrs.to_socket_addrs()?.collect();
     match addrs.is_empty() {
         true => Err(Error::invalid_input(format!("{host:?} has no address")).into()),
-        false => Ok((host.to_string(), addrs)),
+        false => Ok((without_scope(host).to_string(), addrs)),
+    }
+}
+
+/// What a certificate can name: an address of the link ("fe80::1%eth0") goes without the link.
+pub(crate) fn without_scope(host: &str) -> &str {
+    match host.split_once('%') {
+        Some((address, _)) if address.parse::<Ipv6Addr>().is_ok() => address,
+        _ => host,
     }
 }
 
@@ -71,5 +79,36 @@ impl<T: ToServer + ?Sized> ToServer for &T {}
 impl<T: ServerAddress + ?Sized> ServerAddress for &T {
     fn to_server(&self) -> io::Result<(String, Vec<SocketAddr>)> {
         (**self).to_server()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn v6(text: &str, port: u16, scope: u32) -> SocketAddr {
+        SocketAddrV6::new(text.parse().expect("an address"), port, 0, scope).into()
+    }
+
+    #[test]
+    fn text_with_a_scope_connects_as_stds_does_and_the_name_goes_without() {
+        for text in ["[::1%1]:443", "[fe80::1%7]:443", "[::1]:443"] {
+            let (name, addrs) = text.to_server().expect(text);
+            assert_eq!(addrs, text.to_socket_addrs().expect("std's").collect::<Vec<_>>(), "{text}");
+            assert!(name.parse::<Ipv6Addr>().is_ok(), "{text}: {name}");
+        }
+        assert_eq!("[fe80::1%7]:443".to_server().expect("to_server"), ("fe80::1".into(), vec![v6("fe80::1", 443, 7)]));
+        // What std does not take, as the name of a link there, we don't take either.
+        let refused = "[fe80::1%lo]:443";
+        assert_eq!(refused.to_server().is_err(), refused.to_socket_addrs().is_err());
+        assert_eq!(v6("fe80::1", 443, 7).to_server().expect("to_server").0, "fe80::1");
+    }
+
+    #[test]
+    fn only_addresses_have_scopes() {
+        assert_eq!(without_scope("fe80::1%eth0"), "fe80::1");
+        for host in ["localhost", "100%.example", "127.0.0.1%lo", "::1", "%", ""] {
+            assert_eq!(without_scope(host), host);
+        }
     }
 }
