@@ -1,16 +1,13 @@
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use rustix::event::PollFlags;
-use rustix::fs::{fcntl_getfl, fcntl_setfl, OFlags};
 
-use super::descriptor::descriptor_of;
-use super::wait::{retry, wait_writable};
-use super::{Inherited, Transport, Wait};
+use super::{Inherited, Transport};
+use crate::sys::{self, descriptor_of, Descriptor, Doorbell, Flags, Ready, Woken};
 
 /// Two halves, each used on its own: a child's stdout and stdin, say.
 ///
@@ -44,8 +41,8 @@ pub struct Duplex<R, W> {
 struct Polled {
     reader: Arc<OwnedFd>,
     writer: Arc<OwnedFd>,
-    reader_flags: OFlags,
-    writer_flags: OFlags,
+    reader_flags: Flags,
+    writer_flags: Flags,
 }
 
 impl<R: Read, W: Write> Duplex<R, W> {
@@ -77,55 +74,43 @@ impl<R: Read + Send + 'static, W: Write + Send + 'static> Transport for Duplex<R
             return Ok(Inherited::default());
         };
         let polled = Polled {
-            reader_flags: fcntl_getfl(reader)?,
-            writer_flags: fcntl_getfl(writer)?,
-            reader: Arc::new(reader.try_clone_to_owned()?),
-            writer: Arc::new(writer.try_clone_to_owned()?),
+            reader_flags: Flags::of(reader)?,
+            writer_flags: Flags::of(writer)?,
+            reader: Arc::new(sys::duplicate(reader)?),
+            writer: Arc::new(sys::duplicate(writer)?),
         };
-        let nonblocking = (polled.reader_flags & polled.writer_flags).contains(OFlags::NONBLOCK);
-        fcntl_setfl(reader, polled.reader_flags | OFlags::NONBLOCK)?;
-        fcntl_setfl(writer, polled.writer_flags | OFlags::NONBLOCK)?;
+        let nonblocking = polled.reader_flags.are_nonblocking() && polled.writer_flags.are_nonblocking();
+        polled.reader_flags.set_nonblocking(reader)?;
+        polled.writer_flags.set_nonblocking(writer)?;
         *self.polled.lock() = Some(polled);
         Ok(Inherited { nonblocking, ..Inherited::default() })
     }
 
     fn give_back(&self, _: &Inherited, unread: Vec<u8>) -> Vec<u8> {
         if let Some(polled) = self.polled.lock().take() {
-            let _ = fcntl_setfl(&polled.reader, polled.reader_flags);
-            let _ = fcntl_setfl(&polled.writer, polled.writer_flags);
+            let _ = polled.reader_flags.restore(polled.reader.as_fd());
+            let _ = polled.writer_flags.restore(polled.writer.as_fd());
         }
         unread
     }
 
-    fn abandon(&self) {}
-
-    fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
-        let mut reader = self.reader.lock();
-        let fd = self.polled.lock().as_ref().map(|polled| polled.reader.clone());
-        match fd {
-            Some(fd) => retry(fd.as_fd(), PollFlags::IN, wait, || reader.read(buf)),
-            None => reader.read(buf),
-        }
+    fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.reader.lock().read(buf)
     }
 
-    fn send(&self, buf: &[u8], wait: Wait) -> io::Result<usize> {
-        let mut writer = self.writer.lock();
-        let fd = self.polled.lock().as_ref().map(|polled| polled.writer.clone());
-        match fd {
-            Some(fd) => retry(fd.as_fd(), PollFlags::OUT, wait, || writer.write(buf)),
-            None => writer.write(buf),
-        }
+    fn try_send(&self, buf: &[u8], _: bool) -> io::Result<usize> {
+        self.writer.lock().write(buf)
     }
 
-    fn wait_writable(&self, or_readable: bool, deadline: Option<Instant>) -> io::Result<()> {
+    fn wait(&self, wanted: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken {
         let fds = self.polled.lock().as_ref().map(|polled| (polled.reader.clone(), polled.writer.clone()));
-        match fds {
-            Some((reader, writer)) => wait_writable(writer.as_fd(), or_readable.then(|| reader.as_fd()), deadline),
-            None => Ok(()),
-        }
+        let Some((reader, writer)) = fds else { return bell.sleep(until) };
+        let reads = Ready { readable: wanted.readable, writable: false };
+        let writes = Ready { readable: false, writable: wanted.writable };
+        sys::wait(&[(reader.as_fd(), reads), (writer.as_fd(), writes)], bell, until)
     }
 
-    fn descriptors(&self) -> Option<(RawFd, RawFd)> {
+    fn descriptors(&self) -> Option<(Descriptor, Descriptor)> {
         self.polled.lock().as_ref().map(|polled| (polled.reader.as_raw_fd(), polled.writer.as_raw_fd()))
     }
 

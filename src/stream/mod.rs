@@ -1,22 +1,18 @@
 //! What can be wrapped. The trait users see is [`Stream`]; what the file needs of one is [`Transport`], which they
 //! neither call nor implement.
 
-mod descriptor;
 mod duplex;
 mod read_write;
 mod socket;
-mod wait;
 
 use std::io;
-use std::os::fd::RawFd;
 use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
+use crate::sys::{Descriptor, Doorbell, Ready, Woken};
 
 pub use duplex::Duplex;
 pub use read_write::ReadWrite;
-
-pub(crate) use wait::{after, spin, Sleeper, Wait};
 
 /// A stream that can be wrapped. Its own methods are the crate's affair.
 ///
@@ -38,7 +34,9 @@ impl Stream for socket2::Socket {}
 impl<R: io::Read + Send + 'static, W: io::Write + Send + 'static> Stream for Duplex<R, W> {}
 impl<T: io::Read + io::Write + Send + 'static> Stream for ReadWrite<T> {}
 
-/// What a file needs of the stream it wraps. All of it takes `&self`: one thread may be in `recv` and another in `send`.
+/// What a file needs of the stream it wraps. All of it takes `&self`: one thread may receive while another sends.
+///
+/// A stream that is polled, or gives `WouldBlock` by itself, is never waited for in here but in `wait`.
 pub trait Transport: Send + Sync + 'static {
     /// Whether waiting can be bounded and broken off: there are descriptors to poll.
     fn is_polled(&self) -> bool;
@@ -50,24 +48,24 @@ pub trait Transport: Send + Sync + 'static {
     /// bytes that were read too far. Returns them if the stream can't take them.
     fn give_back(&self, inherited: &Inherited, unread: Vec<u8>) -> Vec<u8>;
 
-    /// Before the first `recv` that may block: sees to it that one that nobody bounds returns now and then.
+    /// The file goes, and the stream with it, unless others have handles on it.
+    fn abandon(&self) {}
+
+    /// Receives. `Ok(0)` is the stream's end. Where the stream is not polled this may wait, however long.
+    fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// The same, and waits for data for a short while, if that is cheaper than a `wait`.
+    fn recv_for_slice(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.try_recv(buf)
+    }
+
+    /// Before the first `recv_for_slice`.
     fn bound_receives(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// The file goes, and the stream with it, unless others have handles on it.
-    fn abandon(&self);
-
-    /// Reads. `Ok(0)` is the stream's end. `Interrupted`: look whether you are still wanted, then call again.
-    fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize>;
-
-    /// Writes. Errors as `recv`.
-    fn send(&self, buf: &[u8], wait: Wait) -> io::Result<usize>;
-
-    /// As `send`, for bytes that `half_close` follows at once.
-    fn send_last(&self, buf: &[u8], wait: Wait) -> io::Result<usize> {
-        self.send(buf, wait)
-    }
+    /// Sends. `last`: `half_close` follows at once.
+    fn try_send(&self, buf: &[u8], last: bool) -> io::Result<usize>;
 
     /// Passes on what a buffered writer holds.
     fn flush(&self) -> io::Result<()> {
@@ -80,12 +78,21 @@ pub trait Transport: Send + Sync + 'static {
     /// Ends both directions.
     fn end(&self) {}
 
-    /// Waits until something can be written, or, if asked for, read; `Interrupted` as in `recv`. Only for streams that
-    /// are polled.
-    fn wait_writable(&self, or_readable: bool, deadline: Option<Instant>) -> io::Result<()>;
+    /// Waits. Only for streams that are polled.
+    fn wait(&self, wanted: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken;
 
     /// The descriptors to watch for reading and for writing, open as long as the stream lives.
-    fn descriptors(&self) -> Option<(RawFd, RawFd)>;
+    fn descriptors(&self) -> Option<(Descriptor, Descriptor)>;
+
+    /// What to watch these for, if this is wanted of the stream.
+    fn watched(&self, wanted: Ready) -> Ready {
+        wanted
+    }
+
+    /// When something is due in the stream by time alone.
+    fn deadline(&self) -> Option<Instant> {
+        None
+    }
 
     /// Something can be read that no descriptor tells of.
     fn is_ready(&self) -> bool {
@@ -102,16 +109,26 @@ pub trait Transport: Send + Sync + 'static {
         false
     }
 
-    /// Sends that on. Errors as `recv`.
-    fn push(&self, _: Wait) -> io::Result<()> {
+    /// Sends that on.
+    fn push(&self) -> io::Result<()> {
         Ok(())
     }
 
-    /// Makes calls that wait in here return `Interrupted`, where they wait for more than a descriptor.
-    fn wake(&self) {}
+    /// How much of what was sent the peer's system has not acknowledged, as far as anybody knows.
+    fn unacknowledged(&self) -> usize {
+        0
+    }
 
-    /// Who is at the other end, for errors.
+    /// The error that the system holds for the stream, which is gone from there then.
+    fn take_error(&self) -> Option<io::Error> {
+        None
+    }
+
+    /// Who is at the other end, and who we are.
     fn peer(&self) -> Option<String> {
+        None
+    }
+    fn local(&self) -> Option<String> {
         None
     }
 }

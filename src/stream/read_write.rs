@@ -1,11 +1,11 @@
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::os::fd::RawFd;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
-use super::{Inherited, Transport, Wait};
+use super::{Inherited, Transport};
+use crate::sys::{Descriptor, Doorbell, Ready, Woken};
 
 /// Any `Read + Write`. One lock: while it blocks in a read, a write waits (use [`Duplex`](crate::Duplex) for full
 /// duplex).
@@ -57,21 +57,19 @@ impl<T: Read + Write + Send + 'static> Transport for ReadWrite<T> {
         unread
     }
 
-    fn abandon(&self) {}
-
-    fn recv(&self, buf: &mut [u8], _: Wait) -> io::Result<usize> {
+    fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
         self.inner.lock().read(buf)
     }
 
-    fn send(&self, buf: &[u8], _: Wait) -> io::Result<usize> {
+    fn try_send(&self, buf: &[u8], _: bool) -> io::Result<usize> {
         self.inner.lock().write(buf)
     }
 
-    fn wait_writable(&self, _: bool, _: Option<Instant>) -> io::Result<()> {
-        Ok(())
+    fn wait(&self, _: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken {
+        bell.sleep(until)
     }
 
-    fn descriptors(&self) -> Option<(RawFd, RawFd)> {
+    fn descriptors(&self) -> Option<(Descriptor, Descriptor)> {
         None
     }
 

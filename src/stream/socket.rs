@@ -2,30 +2,17 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use rustix::event::PollFlags;
-use rustix::fs::{fcntl_getfl, OFlags};
-use rustix::net::{recv, send, RecvFlags, SendFlags};
-use socket2::{SockRef, Socket};
+use socket2::Socket;
 
-use super::wait::{retry, wait_ready, wait_writable};
-use super::{Inherited, Transport, Wait};
-
-/// Once a file has read from a socket and waited, a blocking read of it returns after this long, so that what nobody bounds can still be
-/// broken off: the call is then continued by a poll that can be woken. Data that comes sooner costs one system call.
-const SLICE: Duration = Duration::from_millis(20);
-
-/// For what is followed by a half-close at once: both then go in one segment.
-#[cfg(any(target_os = "linux", target_os = "android"))]
-const MORE: SendFlags = SendFlags::MORE;
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-const MORE: SendFlags = SendFlags::empty();
+use super::{Inherited, Transport};
+use crate::sys::{self, Descriptor, Doorbell, Ready, Woken};
 
 macro_rules! transport_for_socket {
-    ($socket:ty, $peer:expr) => {
+    ($socket:ty, $address:expr) => {
         impl Transport for $socket {
             fn is_polled(&self) -> bool {
                 true
@@ -36,24 +23,25 @@ macro_rules! transport_for_socket {
             }
 
             fn give_back(&self, inherited: &Inherited, unread: Vec<u8>) -> Vec<u8> {
-                restore(self.as_fd(), inherited);
+                // What can't be set on it any more needs no setting.
+                let _ = sys::restore_timeout(self.as_fd(), inherited.read_timeout);
                 unread
             }
 
+            fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+                sys::try_recv(self.as_fd(), buf)
+            }
+
+            fn recv_for_slice(&self, buf: &mut [u8]) -> io::Result<usize> {
+                sys::recv_for_slice(self.as_fd(), buf)
+            }
+
             fn bound_receives(&self) -> io::Result<()> {
-                SockRef::from(self).set_read_timeout(Some(SLICE))
+                sys::bound_receives(self.as_fd())
             }
 
-            fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
-                receive(self.as_fd(), buf, wait)
-            }
-
-            fn send(&self, buf: &[u8], wait: Wait) -> io::Result<usize> {
-                transmit(self.as_fd(), buf, wait, SendFlags::empty())
-            }
-
-            fn send_last(&self, buf: &[u8], wait: Wait) -> io::Result<usize> {
-                transmit(self.as_fd(), buf, wait, MORE)
+            fn try_send(&self, buf: &[u8], last: bool) -> io::Result<usize> {
+                sys::try_send(self.as_fd(), buf, last)
             }
 
             // A socket whose peer has gone is ended already.
@@ -65,67 +53,42 @@ macro_rules! transport_for_socket {
                 let _ = self.shutdown(Shutdown::Both);
             }
 
-            fn wait_writable(&self, or_readable: bool, deadline: Option<Instant>) -> io::Result<()> {
-                wait_writable(self.as_fd(), or_readable.then(|| self.as_fd()), deadline)
+            fn wait(&self, wanted: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken {
+                sys::wait(&[(self.as_fd(), wanted)], bell, until)
             }
 
-            fn descriptors(&self) -> Option<(RawFd, RawFd)> {
+            fn descriptors(&self) -> Option<(Descriptor, Descriptor)> {
                 let fd = self.as_fd().as_raw_fd();
                 Some((fd, fd))
             }
 
-            fn abandon(&self) {}
+            fn unacknowledged(&self) -> usize {
+                sys::unacknowledged(self.as_fd()).unwrap_or(0)
+            }
+
+            fn take_error(&self) -> Option<io::Error> {
+                sys::take_error(self.as_fd())
+            }
 
             fn peer(&self) -> Option<String> {
-                let peer: fn(&$socket) -> Option<String> = $peer;
-                peer(self)
+                $address(self.peer_addr().ok()?)
+            }
+
+            fn local(&self) -> Option<String> {
+                $address(self.local_addr().ok()?)
             }
         }
     };
 }
 
-transport_for_socket!(TcpStream, |s| s.peer_addr().ok().map(|a| a.to_string()));
-transport_for_socket!(UnixStream, |s| Some(s.peer_addr().ok()?.as_pathname()?.display().to_string()));
-transport_for_socket!(Socket, |s| s.peer_addr().ok()?.as_socket().map(|a| a.to_string()));
+transport_for_socket!(TcpStream, |addr: std::net::SocketAddr| Some(addr.to_string()));
+transport_for_socket!(UnixStream, |addr: std::os::unix::net::SocketAddr| {
+    Some(addr.as_pathname()?.display().to_string())
+});
+transport_for_socket!(Socket, |addr: socket2::SockAddr| Some(addr.as_socket()?.to_string()));
 
 fn take_over(fd: BorrowedFd<'_>) -> io::Result<Inherited> {
-    let nonblocking = fcntl_getfl(fd)?.contains(OFlags::NONBLOCK);
-    let socket = SockRef::from(&fd);
-    Ok(Inherited {
-        nonblocking,
-        read_timeout: socket.read_timeout()?,
-        write_timeout: socket.write_timeout()?,
-        ..Inherited::default()
-    })
-}
-
-fn restore(fd: BorrowedFd<'_>, inherited: &Inherited) {
-    let socket = SockRef::from(&fd);
-    let _ = socket.set_read_timeout(inherited.read_timeout);
-}
-
-/// Whether there is time for a blocking call, and until when to wait in all.
-fn may_block(wait: Wait) -> Option<Option<Instant>> {
-    match wait {
-        Wait::No => None,
-        Wait::Until(None) => Some(None),
-        // Twice, as the system counts in ticks.
-        Wait::Until(Some(deadline)) => (deadline > Instant::now() + 2 * SLICE).then_some(Some(deadline)),
-    }
-}
-
-fn receive(fd: BorrowedFd<'_>, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
-    if let Some(deadline) = may_block(wait) {
-        match recv(fd, &mut *buf, RecvFlags::empty()) {
-            Err(rustix::io::Errno::WOULDBLOCK) => wait_ready(fd, PollFlags::IN, deadline)?,
-            result => return Ok(result?.0),
-        }
-    }
-    retry(fd, PollFlags::IN, wait, || Ok(recv(fd, &mut *buf, RecvFlags::DONTWAIT)?.0))
-}
-
-/// There is mostly room, so a send that does not block costs no more than one that does.
-fn transmit(fd: BorrowedFd<'_>, buf: &[u8], wait: Wait, flags: SendFlags) -> io::Result<usize> {
-    let flags = flags | SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-    retry(fd, PollFlags::OUT, wait, || Ok(send(fd, buf, flags)?))
+    sys::silence(fd)?;
+    let (read_timeout, write_timeout) = sys::timeouts(fd)?;
+    Ok(Inherited { nonblocking: sys::is_nonblocking(fd)?, read_timeout, write_timeout, ..Inherited::default() })
 }

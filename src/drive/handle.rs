@@ -1,7 +1,7 @@
 use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
-use super::shared::Shared;
+use super::Shared;
 use crate::stream::Transport;
 
 /// A handle of a user, behind one of the two faces. Callbacks get one that is not counted: it is theirs for the call.

@@ -1,0 +1,140 @@
+//! The last handle goes: nobody can use the file any more. Never blocks, and calls no callback.
+
+use std::panic::resume_unwind;
+use std::sync::mpsc;
+use std::sync::Arc;
+use std::thread;
+use std::time::Duration;
+
+use super::alert_queue::InCall;
+use super::handle::Face;
+use super::perform::{Briefly, Performed};
+use super::{Locked, Real, Shared};
+use crate::backend::Place;
+use crate::callbacks::Slots;
+use crate::engine::Buffer;
+use crate::machine::{Call, Kind, Manner, Patience, Tries};
+use crate::stream::Transport;
+
+/// What a dropped file reads away at most, so that a peer that goes on sending can't hold the thread.
+const READS: usize = 16;
+const READ: usize = 64 * 1024;
+/// How long a drop waits for a stream that can't be tried.
+const WAIT: Duration = Duration::from_millis(100);
+
+impl<S: Transport, F: Face<S>> Shared<S, F> {
+    pub fn last_handle_gone(self: &Arc<Self>) {
+        let _call = InCall::begin();
+        if std::process::id() != self.process {
+            // A forked child: the connection is its parent's, and so is the poller.
+            return;
+        }
+        let mut locked = self.lock();
+        let callbacks = locked.forget_callbacks();
+        if locked.machine.is_returned() {
+            return self.part(locked, callbacks);
+        }
+        if thread::panicking() {
+            locked.machine.abort();
+            locked.offer();
+            return self.part(locked, callbacks);
+        }
+        if locked.machine.manner() == Manner::Blocks && !locked.machine.is_done() {
+            self.part(locked, callbacks);
+            return self.end_elsewhere();
+        }
+        locked.machine.room();
+        locked.offer();
+        // Before our end is said, which takes its time to be acknowledged, too.
+        let is_plain_stream = locked.machine.manner() == Manner::Polled && !self.stream.is_file();
+        let outstanding = if is_plain_stream { self.stream.unacknowledged() } else { 0 };
+        let lasts = locked.machine.unsent() > 0 || outstanding > 0 || locked.machine.is_over();
+        if lasts && !locked.machine.is_done() && locked.machine.manner() == Manner::Polled {
+            locked.machine.linger(outstanding, &Real);
+        }
+        locked.machine.begin_close(&Real);
+        locked.offer();
+        if locked.machine.lingers() {
+            locked.read_away();
+            if !locked.machine.is_done() {
+                drop(locked);
+                drop(callbacks);
+                return super::linger::adopt(self);
+            }
+        }
+        let may_read_away = is_plain_stream && !locked.machine.has_ended_stream();
+        self.part(locked, callbacks);
+        if may_read_away {
+            self.read_away_raw();
+        }
+        self.stream.abandon();
+    }
+
+    /// Out of the backend.
+    fn part(&self, mut locked: Locked<'_, S, F>, callbacks: Slots<F>) {
+        let place = locked.place.take();
+        drop(locked);
+        if let Some(place) = place {
+            place.leave(false);
+        }
+        drop(callbacks);
+    }
+
+    /// This stream can only be written to by waiting for it, and a drop must not wait: another thread does, and gets a moment to
+    /// do it in.
+    fn end_elsewhere(self: &Arc<Self>) {
+        let (done, finished) = mpsc::channel();
+        let shared = self.clone();
+        let thread = thread::Builder::new().name("sslfile-drop".to_string()).spawn(move || {
+            let mut locked = shared.lock();
+            let begun = locked.machine.begin(Kind::Close, true, None, &Real);
+            let call = Call { patience: Patience::Until(None), ..begun };
+            let _ = locked.drive(call, false, |machine, call| machine.poll(call, &Real));
+            drop(locked);
+            shared.stream.abandon();
+            drop(shared);
+            let _ = done.send(());
+        });
+        if thread.is_ok() {
+            let _ = finished.recv_timeout(WAIT);
+        }
+    }
+
+    /// Shut for reading, a socket does not tell the peer of the room that reading makes: a peer that still sends would wait for
+    /// it a minute. What is unread ends the connection for it too.
+    fn read_away_raw(&self) {
+        let mut away = Buffer::for_receiving();
+        for _ in 0..READS {
+            let room = away.space(READ);
+            // What does not fill the room was all there was.
+            if !self.stream.try_recv(room).is_ok_and(|n| n == room.len()) {
+                break;
+            }
+        }
+    }
+
+    /// The place of the backend, if somebody can turn it.
+    pub(super) fn live_place(&self) -> Option<Place> {
+        self.ask().place.clone().filter(Place::is_alive)
+    }
+}
+
+impl<S: Transport, F> Locked<'_, S, F> {
+    /// Nobody is told of anything, and what the callbacks own goes: to be dropped without the lock.
+    fn forget_callbacks(&mut self) -> Slots<F> {
+        self.machine.set_installed(Default::default(), false, &Real);
+        std::mem::take(&mut self.slots)
+    }
+
+    fn read_away(&mut self) {
+        for _ in 0..READS {
+            let tries = Tries { receive: true, send: true, offer: true };
+            let Some(job) = self.machine.job(tries) else { break };
+            match self.perform(job, Briefly::No) {
+                Performed::Some | Performed::Full => {}
+                Performed::Dry | Performed::Passing(_) => break,
+                Performed::Panicked(panic) => resume_unwind(panic),
+            }
+        }
+    }
+}

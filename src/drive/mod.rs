@@ -1,0 +1,329 @@
+//! What makes threads and backends do what a file's [`Machine`] says. A driver holds no rule: it locks, asks, does I/O
+//! without the lock, gives back, and waits.
+//!
+//! | file | |
+//! |---|---|
+//! | `mod` | what all handles of a file share; the lock, and what happens when it is given up |
+//! | `thread` | the driver of a call: poll, do a job, or park |
+//! | `backend` | the driver of a backend: jobs, then what is due |
+//! | `perform` | one job on the stream |
+//! | `calls` | the calls of users, one after the other |
+//! | `callbacks` | setting, taking and calling callbacks |
+//! | `drop` | the last handle; `linger`: what is left of files that nobody has |
+
+pub(crate) mod alert_queue;
+mod backend;
+mod callbacks;
+mod calls;
+mod drop;
+pub(crate) mod handle;
+mod linger;
+mod perform;
+mod thread;
+
+use std::io;
+use std::ops::{Deref, DerefMut};
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::Arc;
+use std::thread::ThreadId;
+use std::time::{Duration, Instant};
+
+use crate::backend::{Backend, Happened, Place};
+use crate::callbacks::Slots;
+use crate::context::Context;
+use crate::error::Error;
+use crate::machine::{Clock, Machine, Stir, Waits};
+use crate::stream::{Inherited, Transport};
+use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sys::Doorbell;
+use alert_queue::AlertWatch;
+
+/// The real one.
+pub(crate) struct Real;
+
+impl Clock for Real {
+    #[inline]
+    fn now(&self) -> Instant {
+        Instant::now()
+    }
+}
+
+/// What all handles of one file share.
+pub(crate) struct Shared<S, F> {
+    pub stream: S,
+    /// `None` for a file without TLS.
+    pub context: Option<Context>,
+    pub inherited: Inherited,
+    /// The peer's name, for errors. Asked for at the beginning: a stream that was reset does not know it any more.
+    pub peer: String,
+    /// Those that users have. A backend has an `Arc` of its own, which does not count.
+    pub handles: AtomicUsize,
+    /// How long a call tries to receive before it sleeps.
+    pub busy_poll: Duration,
+    /// The stream has been told that it may be blocked in.
+    bounded: AtomicBool,
+    /// Who made the file: a forked child that drops it says nothing on it.
+    process: u32,
+    /// Held for memory work only: never while the stream is used, a callback runs or anything of a user's is dropped.
+    core: Mutex<Core<F>>,
+    /// No callback is at hand any more.
+    rested: Condvar,
+}
+
+/// Under the lock.
+pub(crate) struct Core<F> {
+    pub machine: Machine,
+    /// What to call.
+    slots: Slots<F>,
+    /// Threads that wait for something of this file.
+    parked: Vec<Parked>,
+    place: Option<Place>,
+    /// While another file has the stream: the backend to go back to.
+    home: Option<Place>,
+    /// The thread that runs the file for its backend.
+    running: Option<ThreadId>,
+    /// The same, while a callback is at hand.
+    calling: Option<ThreadId>,
+    /// What the backend has been told.
+    watched: Happened,
+    alarm: Option<Instant>,
+    /// The poller could not take the descriptor: the stream is tried now and then.
+    unwatched: bool,
+    alert_watch: Option<Arc<AlertWatch>>,
+    /// Among those that linger.
+    lingerer: Option<u64>,
+}
+
+type Lacks = fn(&Machine) -> bool;
+type Of = fn(&Waits) -> bool;
+
+struct Parked {
+    waits: Waits,
+    bell: Arc<Doorbell>,
+    /// It is awake, or about to be, and will look at all there is.
+    rung: bool,
+}
+
+/// The file's lock. Whoever gives it up wakes those whom the changes concern, tells the backend what to wait for, and the user
+/// of the alerts that came or went.
+pub(crate) struct Locked<'a, S: Transport, F> {
+    shared: &'a Shared<S, F>,
+    core: MutexGuard<'a, Core<F>>,
+}
+
+impl<S: Transport, F> Deref for Locked<'_, S, F> {
+    type Target = Core<F>;
+
+    #[inline]
+    fn deref(&self) -> &Core<F> {
+        &self.core
+    }
+}
+
+impl<S: Transport, F> DerefMut for Locked<'_, S, F> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut Core<F> {
+        &mut self.core
+    }
+}
+
+impl<S: Transport, F> Drop for Locked<'_, S, F> {
+    #[inline]
+    fn drop(&mut self) {
+        self.settle_accounts();
+    }
+}
+
+impl<S: Transport, F> Shared<S, F> {
+    pub fn new(
+        stream: S,
+        context: Option<&Context>,
+        inherited: Inherited,
+        peer: String,
+        machine: Machine,
+        busy_poll: Duration,
+    ) -> Shared<S, F> {
+        let on_alert = context.and_then(Context::on_alert);
+        let alert_watch = on_alert.map(|on_alert| Arc::new(AlertWatch { on_alert, peer: peer.clone() }));
+        Shared {
+            stream,
+            context: context.cloned(),
+            inherited,
+            peer,
+            handles: AtomicUsize::new(1),
+            busy_poll,
+            bounded: AtomicBool::new(false),
+            process: std::process::id(),
+            core: Mutex::new(Core {
+                machine,
+                slots: Slots::default(),
+                parked: Vec::new(),
+                place: None,
+                home: None,
+                running: None,
+                calling: None,
+                watched: Happened::default(),
+                alarm: None,
+                unwatched: false,
+                alert_watch,
+                lingerer: None,
+            }),
+            rested: Condvar::new(),
+        }
+    }
+
+    /// For a question: nobody needs to be told of anything behind it.
+    pub fn ask(&self) -> MutexGuard<'_, Core<F>> {
+        self.core.lock()
+    }
+}
+
+impl<S: Transport, F> Shared<S, F> {
+    #[inline]
+    pub fn lock(&self) -> Locked<'_, S, F> {
+        Locked { shared: self, core: self.core.lock() }
+    }
+
+    /// As the user gets it.
+    #[cold]
+    pub(super) fn told(&self, error: Error) -> io::Error {
+        let names_nobody = matches!(error.kind(), crate::ErrorKind::NotOpen | crate::ErrorKind::Interrupted);
+        match names_nobody {
+            true => error.to_io(),
+            false => error.naming(&self.peer).to_io(),
+        }
+    }
+
+    /// The stream as it was, and what was read from it and not consumed.
+    pub fn into_stream(self) -> (S, Vec<u8>) {
+        let unread = match self.core.into_inner().machine.into_unread() {
+            Ok(leftover) => leftover,
+            Err(unread) => self.stream.give_back(&self.inherited, unread),
+        };
+        (self.stream, unread)
+    }
+}
+
+impl<S: Transport, F> Locked<'_, S, F> {
+    /// Without the lock, for I/O and for all that is not ours.
+    #[inline]
+    pub fn unlocked<T>(&mut self, f: impl FnOnce() -> T) -> T {
+        self.settle_accounts();
+        MutexGuard::unlocked(&mut self.core, f)
+    }
+
+    #[inline]
+    fn settle_accounts(&mut self) {
+        #[cfg(debug_assertions)]
+        if let Some(what) = self.machine.broken_invariant() {
+            if !std::thread::panicking() {
+                panic!("{}: a file's invariant does not hold: {what}", self.shared.peer);
+            }
+        }
+        let stir = self.machine.take_stir();
+        if !self.parked.is_empty() {
+            self.wake(stir);
+        }
+        if self.place.is_some() && self.running.is_none() {
+            self.tell_backend();
+        }
+        if self.machine.tls.has_alerts() {
+            self.pass_on_alerts();
+        }
+    }
+
+    /// Those whom it concerns; and one to wait for the stream where nobody does and somebody should.
+    fn wake(&mut self, stir: Stir) {
+        let Core { machine, parked, .. } = &mut *self.core;
+        for sleeper in parked.iter_mut().filter(|sleeper| !sleeper.rung) {
+            if machine.concerns(&sleeper.waits, stir) {
+                sleeper.rung = true;
+                sleeper.bell.ring();
+            }
+        }
+        for (lacks, watches, would) in [
+            (Machine::lacks_sender as Lacks, (|w| w.writable) as Of, (|w| w.may_send) as Of),
+            (Machine::lacks_receiver, |w| w.readable, |w| w.may_receive),
+        ] {
+            let is_watched = parked.iter().any(|sleeper| sleeper.rung || watches(&sleeper.waits));
+            if !is_watched && lacks(machine) {
+                if let Some(sleeper) = parked.iter_mut().find(|sleeper| would(&sleeper.waits)) {
+                    sleeper.rung = true;
+                    sleeper.bell.ring();
+                }
+            }
+        }
+    }
+
+    fn pass_on_alerts(&mut self) {
+        let alerts = self.machine.tls.take_alerts();
+        let Some(watch) = &self.alert_watch else { return };
+        alert_queue::put(watch, alerts);
+        if !alert_queue::is_in_call() {
+            MutexGuard::unlocked(&mut self.core, alert_queue::tell);
+        }
+    }
+
+    /// What the backend should wait for, if that has changed.
+    fn tell_backend(&mut self) {
+        let shared = self.shared;
+        let core = &mut *self.core;
+        let (wanted, alarm) = core.wanted(&shared.stream);
+        let is_watched = (wanted.readable, wanted.writable, wanted.hung_up)
+            == (core.watched.readable, core.watched.writable, core.watched.hung_up);
+        let is_due = core.machine.is_due() || (wanted.readable && shared.stream.is_ready());
+        if is_watched && alarm == core.alarm && !is_due {
+            return;
+        }
+        let Some(place) = &core.place else { return };
+        let mut alarm = alarm;
+        if !is_watched {
+            core.watched = wanted;
+            core.unwatched = place.watch(wanted).is_err();
+            if core.unwatched {
+                // Out of memory in the system: no reason to give the connection up.
+                core.watched = Happened::default();
+            }
+        }
+        if core.unwatched {
+            let soon = Instant::now() + crate::sys::SLICE;
+            alarm = Some(alarm.map_or(soon, |at| at.min(soon)));
+        }
+        if alarm != core.alarm {
+            core.alarm = alarm;
+            place.set_alarm(alarm);
+        }
+        if is_due {
+            place.make_ready();
+        }
+    }
+}
+
+impl<F> Core<F> {
+    /// What the backend should wait for.
+    fn wanted(&self, stream: &impl Transport) -> (Happened, Option<Instant>) {
+        let wants = crate::sys::Ready { readable: self.machine.wants_input(), writable: self.machine.wants_room() };
+        let watched = stream.watched(wants);
+        let hung_up = !watched.readable && !watched.writable && self.machine.watches_for_hang_up();
+        let wanted = Happened { readable: watched.readable, writable: watched.writable, hung_up, disarmed: false };
+        let alarm = [self.machine.deadline(), stream.deadline()].into_iter().flatten().min();
+        (wanted, alarm)
+    }
+
+    /// Takes the descriptor out of the poller; the place in the backend stays.
+    fn unwatch(&mut self) {
+        self.watched = Happened::default();
+        if let Some(place) = &self.place {
+            // What can't be taken out was not in there.
+            let _ = place.watch(Happened::default());
+        }
+    }
+
+    pub fn backend(&self) -> Option<Backend> {
+        self.place.as_ref().and_then(Place::backend)
+    }
+
+    pub fn is_taken(&self) -> bool {
+        self.machine.is_lent()
+    }
+}

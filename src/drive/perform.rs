@@ -1,0 +1,218 @@
+//! One job on the stream, without the file's lock.
+
+use std::any::Any;
+use std::io;
+use std::panic::{catch_unwind, AssertUnwindSafe};
+use std::sync::atomic::Ordering;
+use std::time::Instant;
+
+use super::{Locked, Real};
+use crate::engine::{Buffer, LARGE};
+use crate::error::{Error, ErrorKind};
+use crate::machine::{After, Job, Manner, Received, Sent, Which};
+use crate::stream::Transport;
+use crate::sys::{spin, Doorbell};
+
+/// What came of a job, for the driver.
+pub(super) enum Performed {
+    /// Something was done.
+    Some,
+    /// Nothing is there to be received.
+    Dry,
+    /// The stream takes no more.
+    Full,
+    /// A stream that waits by itself has given up, for now: this is for whoever called.
+    Passing(io::Error),
+    /// The stream's code has.
+    Panicked(Box<dyn Any + Send>),
+}
+
+/// How a receive may wait.
+#[derive(Clone, Copy)]
+pub(super) enum Briefly {
+    No,
+    /// For a slice, in the system.
+    Slice,
+    /// The same, after trying for as long as `busy_poll` says, at most until then.
+    Spin(Option<Instant>),
+}
+
+impl<S: Transport, F> Locked<'_, S, F> {
+    #[inline]
+    pub(super) fn perform(&mut self, job: Job, briefly: Briefly) -> Performed {
+        let shared = self.shared;
+        match job {
+            Job::Receive(lease) => {
+                let mut buffer = Buffer::for_receiving();
+                let room = buffer.space(LARGE / 2);
+                let result = self.unlocked(|| caught(|| shared.receive(room, briefly)));
+                let (received, performed) = match result {
+                    Ok(Ok(0)) => (Received::End, Performed::Some),
+                    Ok(Ok(n)) => {
+                        buffer.filled(n);
+                        (Received::Bytes(buffer), Performed::Some)
+                    }
+                    Ok(Err(e)) => {
+                        drop(buffer);
+                        match passing(e, self.machine.manner()) {
+                            Ok(performed) => (Received::Nothing, performed.unwrap_or(Performed::Dry)),
+                            Err(e) => (Received::Failed(stream_error("receiving", e)), Performed::Some),
+                        }
+                    }
+                    Err(panic) => {
+                        self.machine.lease_lost(Which::Receive, &Real);
+                        return Performed::Panicked(panic);
+                    }
+                };
+                self.machine.received(lease, received, &Real);
+                performed
+            }
+            Job::Send(lease, mut flight, is_last) => {
+                let result = self.unlocked(|| {
+                    caught(|| {
+                        let n = shared.stream.try_send(flight.as_slice(), is_last)?;
+                        if n == 0 {
+                            return Err(io::ErrorKind::WriteZero.into());
+                        }
+                        flight.consume(n);
+                        Ok(if flight.is_empty() { shared.after_sending() } else { Ok(After::Flush) })
+                    })
+                });
+                self.sent(lease, flight, result)
+            }
+            Job::Flush(lease) | Job::Push(lease) if shared.stream.is_file() => {
+                let result = self.unlocked(|| caught(|| shared.stream.push().map(|()| Ok(After::Nothing))));
+                self.sent(lease, Buffer::default(), result)
+            }
+            Job::Flush(lease) | Job::Push(lease) => {
+                let result = self.unlocked(|| caught(|| Ok(shared.after_sending())));
+                self.sent(lease, Buffer::default(), result)
+            }
+            Job::HalfClose(lease) => {
+                self.unlocked(|| shared.stream.half_close());
+                self.machine.half_closed(lease, &Real);
+                Performed::Some
+            }
+            Job::End => {
+                self.unlocked(|| shared.stream.end());
+                Performed::Some
+            }
+            Job::GiveBack(receive, send, unread) => {
+                // First: it will watch the same descriptor.
+                self.unwatch();
+                let leftover = self.unlocked(|| shared.stream.give_back(&shared.inherited, unread));
+                self.machine.given_back(receive, send, leftover);
+                Performed::Some
+            }
+        }
+    }
+
+    /// The outer error is that of sending; the inner one that of what follows when all has been taken.
+    #[inline]
+    fn sent(
+        &mut self,
+        lease: crate::machine::SendLease,
+        flight: Buffer,
+        result: Result<io::Result<io::Result<After>>, Box<dyn Any + Send>>,
+    ) -> Performed {
+        let owed = match flight.is_empty() && self.shared.stream.is_file() {
+            true => After::Push,
+            false => After::Nothing,
+        };
+        let (sent, performed) = match result {
+            // What was left behind is no flush owed: the rest of the flight comes first.
+            Ok(Ok(Ok(after))) => (Sent::Took(if flight.is_empty() { after } else { After::Nothing }), Performed::Some),
+            Ok(Ok(Err(e))) => match passing(e, self.machine.manner()) {
+                Ok(performed) => (Sent::Full(After::Flush), performed.unwrap_or(Performed::Full)),
+                Err(e) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
+            },
+            Ok(Err(e)) => match passing(e, self.machine.manner()) {
+                Ok(performed) => (Sent::Full(owed), performed.unwrap_or(Performed::Full)),
+                Err(e) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
+            },
+            Err(panic) => {
+                self.machine.lease_lost(Which::Send, &Real);
+                return Performed::Panicked(panic);
+            }
+        };
+        self.machine.sent(lease, flight, sent, &Real);
+        performed
+    }
+}
+
+impl<S: Transport, F> super::Shared<S, F> {
+    #[inline]
+    fn receive(&self, buf: &mut [u8], briefly: Briefly) -> io::Result<usize> {
+        if let Briefly::Spin(until) = briefly {
+            let bell = Doorbell::current();
+            let until = Instant::now().checked_add(self.busy_poll).into_iter().chain(until).min();
+            if let Some(result) = spin(&bell, until, || self.stream.try_recv(buf)) {
+                return result;
+            }
+            if bell.is_rung() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+        }
+        if matches!(briefly, Briefly::No) {
+            return self.stream.try_recv(buf);
+        }
+        if !self.bounded.swap(true, Ordering::Relaxed) {
+            self.stream.bound_receives()?;
+        }
+        self.stream.recv_for_slice(buf)
+    }
+
+    /// The stream has taken all: passes on what it buffers.
+    fn after_sending(&self) -> io::Result<After> {
+        self.stream.flush()?;
+        Ok(match self.stream.is_file() && self.stream.holds_back() {
+            true => After::Push,
+            false => After::Nothing,
+        })
+    }
+}
+
+#[inline]
+fn caught<T>(f: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
+    catch_unwind(AssertUnwindSafe(f))
+}
+
+/// Nothing was transferred and trying again makes sense; for a stream that waits by itself, the caller must know. What the
+/// system calls a time-out is the end of a connection.
+fn passing(e: io::Error, manner: Manner) -> io::Result<Option<Performed>> {
+    match e.kind() {
+        io::ErrorKind::Interrupted => Ok(Some(Performed::Some)),
+        io::ErrorKind::TimedOut if e.raw_os_error().is_some() => Err(e),
+        io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => match manner {
+            Manner::Blocks => Ok(Some(Performed::Passing(e))),
+            _ => Ok(None),
+        },
+        _ => Err(e),
+    }
+}
+
+/// An error of the stream, for good. Where the stream has ended it is a cut; any other keeps its own kind and text.
+pub(crate) fn stream_error(doing: &str, e: io::Error) -> Error {
+    let io_kind = match e.kind() {
+        io::ErrorKind::TimedOut => io::ErrorKind::BrokenPipe,
+        kind => kind,
+    };
+    let is_end = matches!(
+        io_kind,
+        io::ErrorKind::BrokenPipe
+            | io::ErrorKind::ConnectionReset
+            | io::ErrorKind::ConnectionAborted
+            | io::ErrorKind::UnexpectedEof
+            | io::ErrorKind::WriteZero
+            | io::ErrorKind::HostUnreachable
+            | io::ErrorKind::NetworkUnreachable
+            | io::ErrorKind::NetworkDown
+            | io::ErrorKind::NotConnected
+    );
+    let kind = match Error::of(&e) {
+        Some(inner) => inner.kind(),
+        None if is_end => ErrorKind::Truncated,
+        None => ErrorKind::Other,
+    };
+    Error::new(kind, format!("{doing}: {e}")).with_io_kind(io_kind).named_as(&e).with_source(e)
+}

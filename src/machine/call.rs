@@ -1,0 +1,214 @@
+//! Calls of users: what they ask for, how long they wait, and what they wait for meanwhile.
+
+use std::time::{Duration, Instant};
+
+use super::outcome::interrupted;
+use super::{Clock, Machine};
+use crate::error::{Error, ErrorKind};
+
+/// What a call asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Write,
+    Flush,
+    Handshake,
+    Close,
+    CloseClean,
+}
+
+/// How long a call waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Patience {
+    Never,
+    Until(Option<Instant>),
+}
+
+/// One call of a user, kept by its driver from one poll to the next.
+#[derive(Debug)]
+pub(crate) struct Call {
+    pub kind: Kind,
+    pub patience: Patience,
+    /// What the deadline was made from, for its error.
+    pub timeout: Option<Duration>,
+    /// Made by a file that wraps this one, which alone may use it.
+    pub wraps: bool,
+    /// The driver has tried all that can be tried without waiting.
+    pub exhausted: bool,
+    interrupts: u64,
+    /// It has begun to wait, and is counted.
+    waits: bool,
+    pub(super) write: super::write::Progress,
+    /// Its first poll has been made.
+    pub(super) begun: bool,
+}
+
+/// What comes of a poll.
+#[derive(Debug)]
+pub(crate) enum Step<T> {
+    Done(Result<T, Error>),
+    /// The call may not wait, and would have to. Without an error's allocation.
+    WouldBlock,
+    Wait(Waits),
+}
+
+/// What a call, or a backend, waits for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Waits {
+    /// The stream can be received from.
+    pub readable: bool,
+    /// The stream can be sent to.
+    pub writable: bool,
+    pub until: Option<Instant>,
+    /// Something has come.
+    pub input: bool,
+    /// All output has been handed to the stream.
+    pub drained: bool,
+    /// The lease of a direction that somebody else has.
+    pub receive_lease: bool,
+    pub send_lease: bool,
+    /// Its turn to write.
+    pub turn: Option<u64>,
+    /// It would wait for this as well, if nobody else did.
+    pub may_send: bool,
+    pub may_receive: bool,
+}
+
+/// What has changed: those who wait for it are to be woken.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Stir {
+    /// Something that concerns everybody.
+    pub state: bool,
+    pub input: bool,
+    pub drained: bool,
+}
+
+impl Stir {
+    #[inline]
+    pub fn is_any(self) -> bool {
+        self.state || self.input || self.drained
+    }
+}
+
+impl Machine {
+    /// Begins a call. `timeout` bounds it, if it may wait.
+    #[inline]
+    pub fn begin(&self, kind: Kind, wraps: bool, timeout: Option<Duration>, clock: &impl Clock) -> Call {
+        let never = match wraps {
+            true => self.can_try(),
+            false => self.nonblocking,
+        };
+        let patience = match (never, timeout) {
+            (true, _) => Patience::Never,
+            (false, Some(time)) => Patience::Until(clock.now().checked_add(time)),
+            (false, None) => Patience::Until(None),
+        };
+        Call {
+            kind,
+            patience,
+            timeout,
+            wraps,
+            exhausted: false,
+            interrupts: self.interrupts,
+            waits: false,
+            write: Default::default(),
+            begun: false,
+        }
+    }
+
+    /// The call is over: it is counted no more, and leaves the queue of writers.
+    #[inline]
+    pub(super) fn leave(&mut self, call: &mut Call) {
+        if call.waits {
+            call.waits = false;
+            self.waiting -= 1;
+            if call.kind == Kind::Read {
+                self.receive.readers -= 1;
+            }
+        }
+        if let Some(ticket) = call.write.ticket.take() {
+            self.send.leave(ticket);
+        }
+    }
+
+    /// The driver gives the call up: what it has accepted stays accepted.
+    pub fn abandon(&mut self, mut call: Call) {
+        self.leave(&mut call);
+    }
+
+    /// The call ends, unless it may wait.
+    pub(super) fn wait<T>(&mut self, call: &mut Call, mut waits: Waits, clock: &impl Clock) -> Step<T> {
+        if call.interrupts != self.interrupts {
+            return self.done(call, Err(interrupted()));
+        }
+        match call.patience {
+            Patience::Never if call.exhausted => return self.would_block(call),
+            Patience::Until(Some(deadline)) if clock.now() >= deadline => {
+                let error = timed_out(call.timeout);
+                return self.done(call, Err(error));
+            }
+            Patience::Until(deadline) => {
+                waits.until = [deadline, self.machine_deadline()].into_iter().flatten().min();
+            }
+            Patience::Never => {}
+        }
+        if !call.waits && call.patience != Patience::Never {
+            call.waits = true;
+            self.waiting += 1;
+            if call.kind == Kind::Read {
+                self.receive.readers += 1;
+            }
+        }
+        Step::Wait(waits)
+    }
+
+    #[inline]
+    pub(super) fn done<T>(&mut self, call: &mut Call, result: Result<T, Error>) -> Step<T> {
+        self.leave(call);
+        Step::Done(result)
+    }
+
+    pub(super) fn would_block<T>(&mut self, call: &mut Call) -> Step<T> {
+        self.leave(call);
+        Step::WouldBlock
+    }
+
+    /// A handshake, a flush or an end.
+    pub fn poll(&mut self, call: &mut Call, clock: &impl Clock) -> Step<()> {
+        match call.kind {
+            Kind::Handshake => self.poll_handshake(call, clock),
+            Kind::Flush => self.poll_flush(call, clock),
+            Kind::Close => self.poll_close(call, clock),
+            Kind::CloseClean => self.poll_clean(call, clock),
+            Kind::Read | Kind::Write => unreachable!("these have polls of their own"),
+        }
+    }
+
+    /// Whether what has changed is what somebody waits for.
+    pub fn concerns(&self, waits: &Waits, stir: Stir) -> bool {
+        stir.state
+            || (stir.input && waits.input)
+            || (stir.drained && waits.drained)
+            || (waits.receive_lease && self.receive.is_free())
+            || (waits.send_lease && self.send.is_free())
+            || waits.turn.is_some_and(|ticket| self.send.is_turn_of(ticket))
+    }
+
+    /// There is output that somebody should wait to send.
+    pub fn lacks_sender(&self) -> bool {
+        !self.driven && self.send.is_free() && self.has_output()
+    }
+
+    /// Writers wait for a peer that may wait for us to read: somebody should.
+    pub fn lacks_receiver(&self) -> bool {
+        self.receive.readers == 0 && self.admits(self.limit_of_writers())
+    }
+}
+
+pub(super) fn timed_out(timeout: Option<Duration>) -> Error {
+    let text = match timeout {
+        Some(time) => format!("the time-out of {time:?} has passed"),
+        None => "the time-out has passed".to_string(),
+    };
+    Error::new(ErrorKind::TimedOut, text)
+}

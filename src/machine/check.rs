@@ -1,0 +1,66 @@
+//! What holds after every step: checked in debug builds whenever the file's lock is given up, and in the simulated world.
+
+use super::ending::End;
+use super::send::{After, OurEnd};
+use super::Machine;
+
+/// One receive, and the rest of a record that was there.
+const ONE_RECEIVE: usize = 300 * 1024;
+/// What TLS owes by itself at most, and the answers to one record more.
+const ANSWERS: usize = 8 * 1024;
+
+type Invariant = (&'static str, fn(&Machine) -> bool);
+
+const INVARIANTS: [Invariant; 15] = [
+    ("input ahead is bounded", |m| m.tls.ahead() <= m.limit_of_writers() + ONE_RECEIVE),
+    ("answers are bounded", |m| m.tls.answers() <= ANSWERS),
+    ("accepted bytes go, or are lost", |m| {
+        let goes = m.has_output() || m.send.lent || m.send.current.is_some() || !m.settled();
+        m.unsent() == 0 || goes || m.tls.failure().is_some() || !m.tls.is_handshake_done()
+    }),
+    ("our end goes", |m| {
+        let waits = !m.settled() || m.send.lent || m.send.current.is_some() || !m.send.queue.is_empty();
+        let over = m.is_done() || m.outcome.send_failure.is_some() || m.is_clean_end_said();
+        m.send.end != OurEnd::Asked || m.has_output() || waits || over
+    }),
+    ("a handshake is waited for, or fails in time", |m| {
+        let goes = m.expects_input() || m.has_output() || m.send.lent || m.receive.lent;
+        m.settled() || goes || m.is_done() || m.handshake_deadline().is_some()
+    }),
+    ("an armed write callback is owed something, or due", |m| {
+        let armed = m.deliver.installed.write && m.deliver.write_armed;
+        let owed = m.unsent() > 0 || m.send.after == After::Push || !m.tls.is_handshake_done() || !m.settled();
+        !armed || owed || m.is_write_due() || m.is_told() || m.is_over()
+    }),
+    ("the close callback is due, or the end is watched for", |m| {
+        let owed = m.deliver.installed.close && !m.is_told();
+        let coming = m.expects_input() || m.end.is_under_way() || !m.settled() || m.tls.ahead() > 0;
+        let decrypting = m.tls.is_input_over() && !m.tls.has_ended();
+        !owed || m.is_close_due() || coming || decrypting || m.lend.is_returned() || m.tls.plain_len() > 0
+    }),
+    ("the writer whose turn it is does not wait for it", |m| {
+        m.send.current.is_none_or(|current| !m.send.tickets.contains(&current))
+    }),
+    ("what goes first is in the queue", |m| m.send.ahead <= m.send.queue.len()),
+    ("no turn, nothing that goes first", |m| m.send.current.is_some() || m.send.ahead == 0),
+    ("plaintext is counted where it is", |m| {
+        let in_output = m.send.encrypted == 0 || m.tls.has_output();
+        let in_flight = m.send.flight_plain == 0 || !m.send.flight.is_empty() || m.send.lent;
+        in_output && in_flight
+    }),
+    ("what is calm has no deadline", |m| {
+        !m.is_calm() || (m.handshake_deadline().is_none() && m.end_deadline().is_none())
+    }),
+    ("an end of ours shuts writing", |m| m.end.state == End::Not || m.send.is_shut() || m.end.is_aborted()),
+    ("over, nothing is owed", |m| !matches!(m.end.state, End::Over { .. }) || m.send.lent || m.unsent() == 0),
+    ("our end has come out somehow", |m| {
+        !matches!(m.end.state, End::Over { .. } | End::Cleaned) || m.outcome.own.is_some()
+    }),
+];
+
+impl Machine {
+    /// The first of them that does not hold.
+    pub fn broken_invariant(&self) -> Option<&'static str> {
+        INVARIANTS.iter().find(|(_, holds)| !holds(self)).map(|(what, _)| *what)
+    }
+}

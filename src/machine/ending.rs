@@ -1,0 +1,340 @@
+//! Our own end of the connection: `shutdown(Write)` is the sender's, the rest is here.
+//!
+//! ```text
+//!            close              all handed over,            the peer's end, or the
+//!   Not ───────────────▶ Flush ─────────────────▶ Drain ──────────────────────────▶ Over
+//!    │                    │  ▲   half-closed              close time-out            ▲ ▲
+//!    │                    │  │ close                                               │ │
+//!    │                    └──┼── a failure, or nothing taken for the time-out ──────┘ │
+//!    │   close_clean         │                                                        │
+//!    ├───────────────▶ Clean ┴──▶ Cleaned   both close_notifies, the stream given back │
+//!    └──────────────────────────────────────────────────────────────────── abort ──────┘
+//! ```
+
+use std::time::{Duration, Instant};
+
+use super::call::{timed_out, Call, Step, Waits};
+use super::outcome::{not_open, taken};
+use super::read::AHEAD_OF_CLEAN_CLOSE;
+use super::send::OurEnd;
+use super::{Clock, Machine};
+use crate::error::{Error, ErrorKind};
+
+/// The default of `SslOptions::close_timeout`.
+pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Where our own end stands. Moved in this file and by `given_back` only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    Not,
+    /// `close_clean` is under way, or has been broken off.
+    Clean {
+        since: Instant,
+    },
+    /// The stream is open, plain, and not ours any more.
+    Cleaned,
+    /// `close`, or the last handle: what was accepted is being sent. `progress`: when the peer last took something.
+    Flush {
+        progress: Instant,
+    },
+    /// Our end is said; what the peer still sends is read away, or the system would answer it with a reset, which can cost
+    /// the peer what it has not read yet.
+    Drain {
+        until: Instant,
+    },
+    Over {
+        aborted: bool,
+    },
+}
+
+#[derive(Debug)]
+pub(super) struct Ending {
+    pub state: End,
+    close_timeout: Duration,
+    /// Both directions of the stream are to be ended.
+    pub owes_stream_end: bool,
+    /// Both directions of the stream have been ended, or are about to be.
+    stream_ended: bool,
+    /// Nobody has a handle any more, and something may still be on its way; how much, when that was last asked.
+    outstanding: Option<usize>,
+}
+
+impl Ending {
+    pub fn new(close_timeout: Duration) -> Ending {
+        Ending { state: End::Not, close_timeout, owes_stream_end: false, stream_ended: false, outstanding: None }
+    }
+
+    #[inline]
+    pub fn is_calm(&self) -> bool {
+        matches!(self.state, End::Not) && !self.owes_stream_end
+    }
+
+    #[inline]
+    pub fn is_closing(&self) -> bool {
+        matches!(self.state, End::Flush { .. } | End::Drain { .. })
+    }
+
+    pub fn is_under_way(&self) -> bool {
+        self.is_closing() || matches!(self.state, End::Clean { .. })
+    }
+
+    pub fn is_aborted(&self) -> bool {
+        matches!(self.state, End::Over { aborted: true })
+    }
+
+    pub fn lingers(&self) -> bool {
+        self.outstanding.is_some()
+    }
+
+    /// How long to wait for the peer to take something. That `close` should not wait for the peer's end is no licence to lose
+    /// what was accepted.
+    fn patience(&self) -> Duration {
+        match self.close_timeout {
+            Duration::ZERO => CLOSE_TIMEOUT,
+            time => time,
+        }
+    }
+}
+
+impl Machine {
+    /// `close` begins.
+    pub fn begin_close(&mut self, clock: &impl Clock) {
+        if matches!(self.end.state, End::Not | End::Clean { .. }) && !self.lend.is_returned() {
+            self.end.state = End::Flush { progress: clock.now() };
+            self.outcome.own = None;
+            self.send.ask_end();
+            self.stir.state = true;
+            self.look(clock);
+        }
+    }
+
+    /// `close_clean` begins, or goes on. What has been asked of a backend has the read time-out.
+    pub fn begin_clean(&mut self, clock: &impl Clock) {
+        if matches!(self.end.state, End::Not | End::Clean { .. }) {
+            self.end.state = End::Clean { since: clock.now() };
+            self.outcome.own = None;
+            self.send.ask_end();
+            self.stir.state = true;
+            self.look(clock);
+        }
+    }
+
+    /// Ends it at once, without close_notify. What was not sent is lost.
+    pub fn abort(&mut self) {
+        if self.is_lent() || self.is_done() {
+            return;
+        }
+        self.outcome.own_given = true;
+        self.drop_output();
+        let error = Error::new(ErrorKind::NotOpen, "this end has aborted the connection");
+        self.outcome.own = Some(Err(error));
+        self.end.state = End::Over { aborted: true };
+        self.end_stream();
+        self.stir.state = true;
+    }
+
+    /// The last handle has gone, and something may still be on its way: so many bytes that the system knows of.
+    pub fn linger(&mut self, outstanding: usize, clock: &impl Clock) {
+        self.end.outstanding = Some(outstanding);
+        self.look(clock);
+    }
+
+    pub fn lingers(&self) -> bool {
+        self.end.lingers()
+    }
+
+    /// How much of what was sent the peer has not acknowledged: less than before is progress.
+    pub fn note_outstanding(&mut self, bytes: usize, clock: &impl Clock) {
+        if self.end.outstanding.is_some_and(|before| bytes < before) {
+            self.end.outstanding = Some(bytes);
+            if let End::Drain { .. } = self.end.state {
+                self.end.state = End::Drain { until: clock.now() + self.end.patience() };
+            }
+        }
+    }
+
+    /// Both directions of the stream have been ended: nothing more can be read away.
+    pub fn has_ended_stream(&self) -> bool {
+        self.end.stream_ended
+    }
+
+    fn end_stream(&mut self) {
+        if !self.lend.is_returned() && !self.end.stream_ended {
+            self.end.owes_stream_end = true;
+            self.end.stream_ended = true;
+        }
+    }
+
+    pub(super) fn note_progress(&mut self, clock: &impl Clock) {
+        if let End::Flush { progress } = &mut self.end.state {
+            *progress = clock.now();
+        }
+        self.times.sent(self.driven, clock);
+    }
+
+    /// As far as it goes without I/O.
+    pub(super) fn step_end(&mut self, clock: &impl Clock) {
+        match self.end.state {
+            End::Flush { .. } => {
+                if self.settled() || self.send.queue.is_empty() {
+                    self.tls.discard_input();
+                }
+                if self.tls.failure().or(self.outcome.send_failure.as_ref()).is_some() {
+                    // The alert first, if the stream takes it.
+                    let has_alert = self.has_ciphertext() && self.outcome.send_failure.is_none();
+                    if !has_alert || self.send.full {
+                        self.finish_failed();
+                    }
+                } else if self.send.end == OurEnd::HalfClosed && self.is_drained() {
+                    self.begin_drain(clock);
+                }
+            }
+            End::Drain { .. } => {
+                if self.tls.discard_input() || self.outcome.send_failure.is_some() {
+                    self.finish(Ok(()));
+                }
+            }
+            End::Clean { .. } => {
+                self.tls.read_ahead(AHEAD_OF_CLEAN_CLOSE);
+                if let Some(error) = self.clean_failure() {
+                    self.outcome.own.get_or_insert(Err(error));
+                    self.stir.state = true;
+                }
+            }
+            End::Not | End::Cleaned | End::Over { .. } => {}
+        }
+    }
+
+    fn begin_drain(&mut self, clock: &impl Clock) {
+        let time = match self.end.lingers() {
+            true => self.end.patience(),
+            false => self.end.close_timeout,
+        };
+        let drains = self.can_try() && !time.is_zero() && !self.lend.is_returned();
+        match clock.now().checked_add(time).filter(|_| drains) {
+            Some(until) => {
+                self.end.state = End::Drain { until };
+                self.stir.state = true;
+                self.step_end(clock);
+            }
+            None => self.finish(Ok(())),
+        }
+    }
+
+    /// The peer went first: an error only if that cost data.
+    fn finish_failed(&mut self) {
+        self.drop_output();
+        let failure = self.tls.failure().or(self.outcome.send_failure.as_ref()).filter(|_| self.outcome.lost);
+        let result = failure.map_or(Ok(()), |failure| Err(failure.clone()));
+        self.finish(result);
+    }
+
+    fn finish(&mut self, result: Result<(), Error>) {
+        self.drop_output();
+        // A silent peer may still be reading: a socket that were closed for reading too would answer what the peer sends
+        // late (session tickets, say) with a reset, and what is on its way to the peer would be lost.
+        if result.is_err() || self.tls.has_ended() || self.tls.has_discarded() {
+            self.end_stream();
+        }
+        self.outcome.own = Some(result);
+        self.end.state = End::Over { aborted: false };
+        self.stir.state = true;
+    }
+
+    /// Until when the end that is under way has time.
+    pub(super) fn end_deadline(&self) -> Option<Instant> {
+        match self.end.state {
+            End::Flush { progress } if self.can_try() => progress.checked_add(self.end.patience()),
+            End::Drain { until } => Some(until),
+            End::Clean { since } if self.driven && self.outcome.own.is_none() => {
+                since.checked_add(self.times.read_timeout?)
+            }
+            _ => None,
+        }
+    }
+
+    pub(super) fn expire_end(&mut self, now: Instant) {
+        if self.end_deadline().is_none_or(|deadline| now < deadline) {
+            return;
+        }
+        match self.end.state {
+            End::Flush { .. } => {
+                self.drop_output();
+                self.finish(Err(timed_out(Some(self.end.patience()))));
+            }
+            End::Drain { .. } => self.finish(Ok(())),
+            _ => {
+                self.outcome.own = Some(Err(timed_out(self.times.read_timeout)));
+                self.stir.state = true;
+            }
+        }
+    }
+
+    pub(super) fn poll_close(&mut self, call: &mut Call, clock: &impl Clock) -> Step<()> {
+        if self.is_lent() && !call.wraps {
+            return self.done(call, Err(taken()));
+        }
+        if !std::mem::replace(&mut call.begun, true) {
+            self.begin_close(clock);
+        }
+        self.look(clock);
+        if self.is_done() {
+            let given = std::mem::replace(&mut self.outcome.own_given, true) || self.end.state == End::Cleaned;
+            let result = self.outcome.own.clone().filter(|_| !given).unwrap_or(Ok(()));
+            return self.done(call, result);
+        }
+        let waits = Waits {
+            readable: self.can_try() && self.admits(self.limit()),
+            input: true,
+            receive_lease: !self.receive.is_free(),
+            ..self.waits_to_send(call)
+        };
+        self.wait(call, waits, clock)
+    }
+
+    pub(super) fn poll_clean(&mut self, call: &mut Call, clock: &impl Clock) -> Step<()> {
+        if self.is_lent() && !call.wraps {
+            return self.done(call, Err(taken()));
+        }
+        self.look(clock);
+        match self.end.state {
+            End::Cleaned => return self.done(call, Ok(())),
+            End::Flush { .. } | End::Drain { .. } | End::Over { .. } => return self.done(call, Err(not_open())),
+            End::Not | End::Clean { .. } => {}
+        }
+        if let Some(error) = self.clean_failure() {
+            return self.done(call, Err(error));
+        }
+        if !self.settled() {
+            let waits = self.waits_to_settle();
+            return self.wait(call, waits, clock);
+        }
+        if !std::mem::replace(&mut call.begun, true) {
+            self.begin_clean(clock);
+            if let Some(error) = self.clean_failure() {
+                return self.done(call, Err(error));
+            }
+        }
+        let waits = Waits {
+            readable: self.admits(self.limit()),
+            input: true,
+            receive_lease: !self.receive.is_free(),
+            ..self.waits_to_send(call)
+        };
+        self.wait(call, waits, clock)
+    }
+
+    fn clean_failure(&self) -> Option<Error> {
+        let failure = self.tls.failure().or(self.outcome.send_failure.as_ref()).or(self.tls.read_error());
+        failure.cloned()
+    }
+
+    /// Both ends are said, and only the stream is to be given back.
+    pub(super) fn is_cleaned_but_for_return(&self) -> bool {
+        matches!(self.end.state, End::Clean { .. })
+            && self.tls.has_ended_well()
+            && self.is_clean_end_said()
+            && self.is_drained()
+            && self.clean_failure().is_none()
+    }
+}

@@ -1,0 +1,323 @@
+//! What is to be sent, in the order in which it goes: ciphertext that was refused, the connection's output, the queue, our end.
+
+use std::collections::VecDeque;
+
+use super::ending::End;
+use super::job::{SendLease, Sent};
+use super::{Clock, Machine};
+use crate::engine::Buffer;
+use crate::error::Error;
+
+/// Plaintext that is encrypted before it is sent: a few records for each system call.
+pub(super) const CHUNK: usize = 64 * 1024;
+
+/// What a stream owes when it has taken all.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum After {
+    #[default]
+    Nothing,
+    /// It buffers, and has not been flushed since.
+    Flush,
+    /// It is a file itself, and could not send on yet what it has taken.
+    Push,
+}
+
+/// Our direction of the stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OurEnd {
+    Open,
+    /// `shutdown(Write)`, or one of the ends that imply it: close_notify and the half-close follow all accepted data.
+    Asked,
+    HalfClosed,
+}
+
+pub(super) struct Sending {
+    pub limit: usize,
+    /// Somebody sends.
+    pub lent: bool,
+    /// The stream takes no more for now.
+    pub full: bool,
+    pub after: After,
+    /// Accepted, not yet encrypted.
+    pub queue: Buffer,
+    /// So much of the queue goes before what the write at hand has yet to give; the rest behind it.
+    pub ahead: usize,
+    /// Plaintext bytes in the connection's output.
+    pub encrypted: usize,
+    /// Ciphertext that was taken out for sending and refused, and the plaintext bytes in it.
+    pub flight: Buffer,
+    pub flight_plain: usize,
+    /// A half-close follows the flight at once.
+    pub is_last: bool,
+    pub end: OurEnd,
+    /// The write whose turn it is: what it writes is in one piece.
+    pub current: Option<u64>,
+    /// Those that wait for theirs.
+    pub tickets: VecDeque<u64>,
+    next_ticket: u64,
+    /// Bytes ever taken out of the queue.
+    pub loaded: u64,
+    /// How often all output has been handed to the stream.
+    pub drained: u64,
+}
+
+impl Sending {
+    pub fn new(limit: usize) -> Sending {
+        Sending {
+            limit,
+            lent: false,
+            full: false,
+            after: After::Nothing,
+            queue: Buffer::default(),
+            ahead: 0,
+            encrypted: 0,
+            flight: Buffer::default(),
+            flight_plain: 0,
+            is_last: false,
+            end: OurEnd::Open,
+            current: None,
+            tickets: VecDeque::new(),
+            next_ticket: 0,
+            loaded: 0,
+            drained: 0,
+        }
+    }
+
+    #[inline]
+    pub fn is_free(&self) -> bool {
+        !self.lent
+    }
+
+    pub fn is_shut(&self) -> bool {
+        self.end != OurEnd::Open
+    }
+
+    pub fn ask_end(&mut self) {
+        if self.end == OurEnd::Open {
+            self.end = OurEnd::Asked;
+        }
+    }
+
+    /// Nobody has the turn, and nobody waits for it.
+    #[inline]
+    pub fn is_turn_free(&self) -> bool {
+        self.current.is_none() && self.tickets.is_empty()
+    }
+
+    pub fn is_turn_of(&self, ticket: u64) -> bool {
+        self.current.is_none() && self.tickets.front() == Some(&ticket)
+    }
+
+    pub fn draw_ticket(&mut self) -> u64 {
+        self.next_ticket += 1;
+        self.next_ticket
+    }
+
+    /// The turn is this ticket's from now on. What is in the queue goes first.
+    pub fn begin_turn(&mut self, ticket: u64) {
+        if self.tickets.front() == Some(&ticket) {
+            self.tickets.pop_front();
+        }
+        self.current = Some(ticket);
+        self.ahead = self.queue.len();
+    }
+
+    pub fn leave(&mut self, ticket: u64) {
+        if self.current == Some(ticket) {
+            self.current = None;
+            self.ahead = 0;
+        } else if let Some(at) = self.tickets.iter().position(|waiting| *waiting == ticket) {
+            self.tickets.remove(at);
+        }
+    }
+}
+
+impl Machine {
+    /// Bytes accepted and not yet handed to the stream.
+    #[inline]
+    pub fn unsent(&self) -> usize {
+        self.send.queue.len() + self.send.encrypted + self.send.flight_plain
+    }
+
+    /// The stream is owed something that needs nothing but room.
+    #[inline]
+    pub fn has_ciphertext(&self) -> bool {
+        !self.send.flight.is_empty() || self.tls.has_output() || self.send.after != After::Nothing
+    }
+
+    /// The stream could be given something.
+    #[inline]
+    pub fn has_output(&self) -> bool {
+        self.has_ciphertext() || self.may_load() || self.owes_end()
+    }
+
+    /// All is handed over, and nobody is at it.
+    #[inline]
+    pub(super) fn is_drained(&self) -> bool {
+        self.send.is_free() && !self.has_ciphertext()
+    }
+
+    /// The queue's turn. Not before the handshake is out of the way: what waits behind it must not keep us from reading.
+    #[inline]
+    pub(super) fn may_load(&self) -> bool {
+        !self.send.queue.is_empty()
+            && (self.send.current.is_none() || self.send.ahead > 0)
+            && self.settled()
+            && self.tls.is_handshake_done()
+            && self.tls.failure().is_none()
+    }
+
+    /// Our end is to be said, and nothing is in front of it.
+    #[inline]
+    pub(super) fn owes_end(&self) -> bool {
+        if self.send.end != OurEnd::Asked {
+            return false;
+        }
+        let may_speak = self.settled() || (self.end.is_closing() && self.send.queue.is_empty());
+        may_speak
+            && self.send.queue.is_empty()
+            && self.send.current.is_none()
+            && self.outcome.send_failure.is_none()
+            && !self.is_clean_end_said()
+            && !self.lend.is_returned()
+    }
+
+    /// `close_clean` leaves the stream open: there is nothing to do after its close_notify.
+    pub(super) fn is_clean_end_said(&self) -> bool {
+        matches!(self.end.state, End::Clean { .. } | End::Cleaned) && self.tls.write_error().is_some()
+    }
+
+    /// Queues all of `data` or nothing, behind the write at hand.
+    pub fn queue(&mut self, data: &[u8], clock: &impl Clock) -> Result<(), Error> {
+        if !self.is_calm() {
+            if self.is_lent() {
+                return Err(super::taken());
+            }
+            self.look(clock);
+            if let Some(error) = self.write_error() {
+                return Err(error);
+            }
+        }
+        if data.is_empty() {
+            return Ok(());
+        }
+        let unsent = self.unsent();
+        if unsent > 0 && unsent.saturating_add(data.len()) > self.send.limit {
+            return Err(Error::would_block("the send limit is reached"));
+        }
+        // With nothing in front of it there is no need to queue what the stream may take at once.
+        let is_first = self.is_drained() && self.settled() && self.send.is_turn_free() && self.send.queue.is_empty();
+        let encrypted = match is_first {
+            true => self.encrypt(data).unwrap_or(0),
+            false => 0,
+        };
+        self.send.queue.append(&data[encrypted..]);
+        self.note_accepted(clock);
+        Ok(())
+    }
+
+    /// Encrypts a chunk of `data`.
+    #[inline]
+    pub(super) fn encrypt(&mut self, data: &[u8]) -> Result<usize, Error> {
+        match self.tls.write(&data[..data.len().min(CHUNK)]) {
+            Ok(n) => {
+                self.send.encrypted += n;
+                Ok(n)
+            }
+            Err(e) => {
+                self.stir.state = true;
+                Err(super::outcome::own(&e))
+            }
+        }
+    }
+
+    /// Takes the next chunk out of the queue.
+    pub(super) fn load(&mut self) {
+        let Sending { queue, ahead, current, loaded, encrypted, .. } = &mut self.send;
+        let most = match current {
+            Some(_) => (*ahead).min(CHUNK),
+            None => CHUNK,
+        };
+        let chunk = &queue.as_slice()[..queue.len().min(most)];
+        if let Ok(n) = self.tls.write(chunk) {
+            *encrypted += n;
+            *loaded += n as u64;
+            *ahead = ahead.saturating_sub(n);
+            queue.consume(n);
+        }
+        if self.tls.failure().is_some() {
+            self.drop_output();
+            self.stir.state = true;
+        }
+    }
+
+    /// What came of sending: what is left of the flight comes back.
+    pub fn sent(&mut self, _: SendLease, flight: Buffer, sent: Sent, clock: &impl Clock) {
+        self.send.lent = false;
+        self.send.flight_plain = self.send.flight_plain.min(flight.len());
+        self.send.flight = flight;
+        match sent {
+            Sent::Took(after) => {
+                self.send.after = after;
+                self.send.full = false;
+                self.note_progress(clock);
+            }
+            Sent::Full(after) => {
+                self.send.after = after;
+                self.send.full = true;
+            }
+            Sent::Failed(error) => self.fail_sending(error),
+        }
+        if self.outcome.send_failure.is_some() || self.is_done() {
+            self.drop_output();
+        }
+        if !self.has_ciphertext() {
+            self.send.drained += 1;
+            self.send.is_last = false;
+            self.stir.drained = true;
+            self.tls.answers_sent();
+        }
+        if !self.is_calm() {
+            self.look(clock);
+        }
+    }
+
+    /// Our direction of the stream has been ended.
+    pub fn half_closed(&mut self, _: SendLease, clock: &impl Clock) {
+        self.send.lent = false;
+        self.send.end = OurEnd::HalfClosed;
+        self.send.drained += 1;
+        (self.stir.state, self.stir.drained) = (true, true);
+        self.look(clock);
+    }
+
+    /// There may be room in the stream.
+    pub fn room(&mut self) {
+        self.send.full = false;
+    }
+
+    /// The stream takes nothing more.
+    pub(super) fn fail_sending(&mut self, error: Error) {
+        if !self.tls.is_handshake_done() {
+            self.tls.fail(error.clone());
+        } else if !self.settled() {
+            self.outcome.handshake_cut = Some(error.clone());
+        }
+        self.outcome.send_failure.get_or_insert(error);
+        self.drop_output();
+        self.stir.state = true;
+    }
+
+    /// Nothing more goes out; what was accepted and not sent is lost.
+    pub(super) fn drop_output(&mut self) {
+        self.outcome.lost |= self.unsent() > 0;
+        let send = &mut self.send;
+        send.queue.clear();
+        send.flight.clear();
+        (send.encrypted, send.flight_plain, send.ahead) = (0, 0, 0);
+        send.after = After::Nothing;
+        let output = self.tls.output().len();
+        self.tls.consume_output(output);
+        self.stir.drained = true;
+    }
+}
