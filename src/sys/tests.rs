@@ -200,6 +200,24 @@ fn what_is_ready_is_told_and_nothing_else() {
 }
 
 #[test]
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn the_end_of_what_is_not_wanted_does_not_make_a_wait_spin() {
+    /// Of this thread, as the system counts it.
+    fn processor_time() -> Duration {
+        let told = std::fs::read_to_string("/proc/thread-self/schedstat").unwrap();
+        Duration::from_nanos(told.split_whitespace().next().unwrap().parse().unwrap())
+    }
+    let (mine, theirs) = UnixStream::pair().unwrap();
+    drop(theirs);
+    let (quiet, _peer) = tcp_pair();
+    let before = processor_time();
+    let wanted = [(mine.as_fd(), Ready::default()), (quiet.as_fd(), Ready::READABLE)];
+    assert_eq!(wait(&wanted, &Doorbell::default(), soon()), Woken::TimedOut);
+    let spent = processor_time() - before;
+    assert!(spent < Duration::from_millis(10), "{spent:?}");
+}
+
+#[test]
 fn an_end_counts_as_ready() {
     let bell = Doorbell::default();
     let (near, far) = tcp_pair();

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::tests::{fill, tcp_pair, LONG};
-use super::super::SLICE;
+use super::super::{Doorbell, Ready, Woken, SLICE};
 use super::*;
 
 #[test]
@@ -36,9 +36,17 @@ fn nothing_of_a_socket_waits_but_a_bounded_receive() {
 }
 
 #[test]
-fn a_last_send_goes_with_the_half_close() {
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn a_last_send_goes_with_the_half_close_and_another_at_once() {
+    // Linux waits for more for 200 ms.
+    let before = || Some(Instant::now() + Duration::from_millis(100));
+    let bell = Doorbell::default();
     let (near, mut far) = tcp_pair();
+    assert_eq!(try_send(near.as_fd(), b"some", false).unwrap(), 4);
+    assert_eq!(wait(&[(far.as_fd(), Ready::READABLE)], &bell, before()), Woken::Ready(Ready::READABLE));
+    assert_eq!(far.read(&mut [0; 8]).unwrap(), 4);
     assert_eq!(try_send(near.as_fd(), b"the end", true).unwrap(), 7);
+    assert_eq!(wait(&[(far.as_fd(), Ready::READABLE)], &bell, before()), Woken::TimedOut);
     near.shutdown(std::net::Shutdown::Write).unwrap();
     let mut all = String::new();
     far.read_to_string(&mut all).unwrap();
