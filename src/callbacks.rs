@@ -1,6 +1,8 @@
 use std::fmt;
 use std::io;
 
+use crate::machine::Installed;
+
 /// What to call. Absent ones are `None`.
 ///
 /// Callbacks are called by [`Backend::turn`](crate::Backend::turn) only, with no lock of ours held, never two at once for
@@ -161,21 +163,5 @@ impl<F> Slots<F> {
             close: self.close.is_set(),
             opened: self.opened.is_some(),
         }
-    }
-}
-
-/// Which callbacks there are, for the file's lock.
-#[derive(Clone, Copy, Default)]
-pub(crate) struct Installed {
-    pub accept: bool,
-    pub read: bool,
-    pub write: bool,
-    pub close: bool,
-    pub opened: bool,
-}
-
-impl Installed {
-    pub fn any(&self) -> bool {
-        self.accept || self.read || self.write || self.close
     }
 }

@@ -363,6 +363,16 @@ impl Connection {
         }
     }
 
+    pub(crate) fn is_plain_text(&self) -> bool {
+        self.plain_text
+    }
+
+    /// Nothing more will come: what is still to be decrypted is all there is.
+    #[inline]
+    pub(crate) fn is_input_over(&self) -> bool {
+        self.end.is_some() || self.input_end.is_some()
+    }
+
     /// Bytes fed so far.
     pub(crate) fn received(&self) -> u64 {
         self.received

@@ -32,11 +32,13 @@ use crate::backend::{Backend, Happened, Place};
 use crate::callbacks::Slots;
 use crate::context::Context;
 use crate::error::Error;
-use crate::machine::{Clock, Machine, Stir, Waits};
+use crate::machine::{Clock, Machine, Manner, Setup, Stir, Waits};
 use crate::stream::{Inherited, Transport};
 use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::Doorbell;
 use alert_queue::AlertWatch;
+
+pub(crate) use calls::Caller;
 
 /// The real one.
 pub(crate) struct Real;
@@ -325,5 +327,32 @@ impl<F> Core<F> {
 
     pub fn is_taken(&self) -> bool {
         self.machine.is_lent()
+    }
+}
+
+impl Setup {
+    /// Of a file over this stream; the handshake's time-out is the default.
+    pub fn of(
+        stream: &impl Transport,
+        inherited: &Inherited,
+        nonblocking: bool,
+        close_timeout: Duration,
+        send_limit: usize,
+    ) -> Setup {
+        let manner = match (stream.is_polled(), nonblocking) {
+            (true, _) => Manner::Polled,
+            (false, true) => Manner::Tried,
+            (false, false) => Manner::Blocks,
+        };
+        Setup {
+            manner,
+            over_file: stream.is_file(),
+            nonblocking,
+            read_timeout: inherited.read_timeout,
+            write_timeout: inherited.write_timeout,
+            close_timeout,
+            handshake_timeout: None,
+            send_limit,
+        }
     }
 }

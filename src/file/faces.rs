@@ -13,7 +13,7 @@ macro_rules! events {
 
             /// Whether calls return `WouldBlock` rather than wait.
             pub fn is_nonblocking(&self) -> bool {
-                self.shared().ask().nonblocking
+                self.shared().ask().machine.nonblocking
             }
 
             /// Bounds each whole call that reads: `read`, `peek`, and with TLS `handshake` and `close_clean`. `None`: no
@@ -25,24 +25,24 @@ macro_rules! events {
             /// Errors: `InvalidInput` for a zero time-out; `Unsupported` for a stream without a descriptor;
             /// `ResourceBusy` while another file has this one.
             pub fn set_read_timeout(&self, timeout: Option<std::time::Duration>) -> std::io::Result<()> {
-                self.shared().set_timeout(timeout, |core| &mut core.read_timeout)
+                self.shared().set_timeout(timeout, |machine, time| machine.set_read_timeout(time, &crate::drive::Real))
             }
 
             /// Bounds each whole call that writes: `write`, `flush`. In a backend: the connection ends with `TimedOut`
             /// when nothing of what is unsent could be sent for so long. Otherwise as
             /// [`set_read_timeout`](Self::set_read_timeout).
             pub fn set_write_timeout(&self, timeout: Option<std::time::Duration>) -> std::io::Result<()> {
-                self.shared().set_timeout(timeout, |core| &mut core.write_timeout)
+                self.shared().set_timeout(timeout, |machine, time| machine.set_write_timeout(time, &crate::drive::Real))
             }
 
             /// What was set.
             pub fn read_timeout(&self) -> std::io::Result<Option<std::time::Duration>> {
-                Ok(self.shared().ask().read_timeout)
+                Ok(self.shared().ask().machine.read_timeout())
             }
 
             /// What was set.
             pub fn write_timeout(&self) -> std::io::Result<Option<std::time::Duration>> {
-                Ok(self.shared().ask().write_timeout)
+                Ok(self.shared().ask().machine.write_timeout())
             }
 
             /// As `read`, and the bytes stay to be read.
@@ -50,16 +50,12 @@ macro_rules! events {
                 if buf.is_empty() {
                     return Ok(0);
                 }
-                self.shared().input(crate::file::guarded::Caller::User, |connection| connection.peek(buf))
+                self.shared().read(crate::drive::Caller::User, |connection| connection.peek(buf))
             }
 
             /// Bytes that can be read without touching the stream; not zero if there are any. Never waits.
             pub fn pending(&self) -> usize {
-                let mut core = self.shared().lock();
-                match core.read_shut {
-                    true => 0,
-                    false => core.connection.pending(),
-                }
+                self.shared().lock().machine.pending()
             }
 
             /// Queues all of `data` or nothing, in any mode and from the first moment, the time before a handshake
@@ -73,14 +69,14 @@ macro_rules! events {
 
             /// Bytes accepted by `write` and `send` and not yet handed to the stream.
             pub fn unsent(&self) -> usize {
-                self.shared().ask().unsent()
+                self.shared().ask().machine.unsent()
             }
 
             /// What to wait for, as things stand, before the next call can get further: `readable` while more can come,
             /// `writable` while something is unsent, so also after a `WouldBlock` from a write that found no room. Read
             /// until `WouldBlock`, or until [`pending`](Self::pending) is zero, before waiting. Never waits.
             pub fn interest(&self) -> crate::Interest {
-                self.shared().ask().interest()
+                self.shared().ask().machine.interest()
             }
 
             /// Sets all callbacks in one step; those that are absent are removed. What has been waiting is delivered at
@@ -133,18 +129,18 @@ macro_rules! events {
                 if buf.is_empty() {
                     return Ok(0);
                 }
-                self.shared().input(crate::file::guarded::Caller::User, |connection| connection.read(buf))
+                self.shared().read(crate::drive::Caller::User, |connection| connection.read(buf))
             }
 
             fn read_vectored_ref(&self, bufs: &mut [std::io::IoSliceMut<'_>]) -> std::io::Result<usize> {
                 if bufs.iter().all(|buf| buf.is_empty()) {
                     return Ok(0);
                 }
-                self.shared().input(crate::file::guarded::Caller::User, |connection| connection.read_vectored(bufs))
+                self.shared().read(crate::drive::Caller::User, |connection| connection.read_vectored(bufs))
             }
 
             fn write_ref(&self, buf: &[u8]) -> std::io::Result<usize> {
-                self.shared().write(crate::file::guarded::Caller::User, buf)
+                self.shared().write(crate::drive::Caller::User, buf)
             }
 
             fn write_vectored_ref(&self, bufs: &[std::io::IoSlice<'_>]) -> std::io::Result<usize> {
@@ -165,8 +161,8 @@ macro_rules! events {
             }
         }
 
-        impl<S: crate::stream::Stream> crate::file::handle::Face<S> for $file<S> {
-            fn from_handle(handle: crate::file::handle::Handle<S, Self>) -> Self {
+        impl<S: crate::stream::Stream> crate::drive::handle::Face<S> for $file<S> {
+            fn from_handle(handle: crate::drive::handle::Handle<S, Self>) -> Self {
                 $file { handle }
             }
         }
@@ -209,7 +205,7 @@ macro_rules! read_and_write {
             /// Waits until all that was accepted is handed to the stream, the close_notify of a `shutdown(Write)`
             /// included.
             fn flush(&mut self) -> std::io::Result<()> {
-                self.shared().flush(crate::file::guarded::Caller::User)
+                self.shared().flush(crate::drive::Caller::User)
             }
         }
     };

@@ -1,19 +1,11 @@
 //! The TLS file: a [`Connection`](crate::Connection) behind a short lock, and the stream beside it.
 
-mod alert_queue;
-mod ending;
 mod error;
-mod events;
 mod faces;
-mod guarded;
-mod handle;
 mod options;
 mod plain;
 mod server_address;
-mod shared;
 mod tcp;
-mod transfer;
-mod turn;
 mod wrapped;
 
 use std::fmt;
@@ -23,8 +15,6 @@ use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-pub(crate) use events::own;
-
 pub use error::{OpenError, ReleaseError};
 pub use options::{Handshake, SslOptions};
 pub use plain::PlainFile;
@@ -33,40 +23,13 @@ pub use server_address::ToServer;
 use crate::certificate::Certificate;
 use crate::connection::Traffic;
 use crate::context::Context;
+use crate::drive::handle::Handle;
+use crate::drive::Shared;
 use crate::error::Error;
+use crate::machine::State;
 use crate::settings::Role;
 use crate::stream::Stream;
 use crate::version::Version;
-use guarded::Ending;
-use handle::Handle;
-use shared::Shared;
-
-/// Where a file is in its life.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-#[non_exhaustive]
-pub enum State {
-    /// The handshake has not been done yet, or not to its end.
-    Handshaking,
-    /// Data can flow both ways.
-    Open,
-    /// The peer has said close_notify: nothing more will come, but we may go on writing.
-    PeerClosed,
-    /// `close` or `close_clean` has begun.
-    Closing,
-    /// We have ended the connection.
-    Closed,
-    /// The handshake has failed, the peer has broken the protocol, or the connection was cut.
-    Failed,
-}
-
-/// What to wait for on the stream's descriptor.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Interest {
-    /// Until it can be read.
-    pub readable: bool,
-    /// Until it can be written.
-    pub writable: bool,
-}
 
 /// A TLS connection that behaves like a file, or like `std::net::TcpStream`. A handle; clones are handles on the same
 /// connection.
@@ -158,7 +121,7 @@ impl<S: Stream> SslFile<S> {
 
     /// Whether the handshake is done. Never waits.
     pub fn is_handshake_done(&self) -> bool {
-        self.shared().ask().connection.is_handshake_done()
+        self.shared().ask().machine.tls.is_handshake_done()
     }
 
     /// Whether data can still be read. Looks, without waiting, whether the peer's end is already there.
@@ -168,36 +131,23 @@ impl<S: Stream> SslFile<S> {
 
     /// Where the file is in its life, as far as is known without looking at the stream. Never waits.
     pub fn state(&self) -> State {
-        let core = self.shared().ask();
-        let connection = &core.connection;
-        match core.ending {
-            Ending::Closed | Ending::Cleaned => State::Closed,
-            Ending::Closing => State::Closing,
-            _ if connection.has_ended_well() && core.ending == Ending::Not => State::PeerClosed,
-            _ if connection.failure().is_some() || connection.read_error().is_some() => State::Failed,
-            Ending::Cleaning => State::Closing,
-            Ending::Not if connection.is_handshake_done() => State::Open,
-            Ending::Not => State::Handshaking,
-        }
+        self.shared().ask().machine.state()
     }
 
     /// Client or server.
     pub fn role(&self) -> Role {
-        self.shared().ask().connection.role()
+        self.shared().ask().machine.tls.role()
     }
 
     /// The error that ended the connection, if one did. Never waits.
     pub fn last_error(&self) -> Option<io::Error> {
-        let core = self.shared().ask();
-        let connection = &core.connection;
-        let own_end = core.events.own_end.as_ref().and_then(|end| end.as_ref().err());
-        let of_peer = connection.failure().or(connection.read_error()).or(core.write_failure.as_ref());
-        of_peer.or(own_end).map(Error::to_io)
+        let error = self.shared().ask().machine.last_error().cloned();
+        error.map(|error| self.shared().told(error))
     }
 
     /// Whether a call on some handle is waiting. Never waits itself.
     pub fn is_busy(&self) -> bool {
-        self.shared().ask().waiting > 0
+        self.shared().ask().machine.is_busy()
     }
 
     /// The context it was opened with.
@@ -226,6 +176,16 @@ impl<S: Stream> SslFile<S> {
         self.shared().close()
     }
 
+    /// Ends the connection at once, for every handle, without close_notify: the peer sees a cut, and takes nothing that was
+    /// sent for a whole. For programs that must not finish what they began. What was not sent is lost, and what has come is
+    /// not to be had any more; later calls, and those of other threads that wait, give `NotConnected`. Never waits.
+    ///
+    /// A file that is dropped while its thread unwinds from a panic ends so by itself. On a file that another one wraps it
+    /// does nothing.
+    pub fn abort(&self) {
+        self.shared().abort();
+    }
+
     /// Exchanges close_notify with the peer, whoever says it first, and leaves the stream open and plain, for
     /// [`release`](SslFile::release). Plaintext that still comes can be read, by other threads meanwhile and by all
     /// afterwards; up to 16 MiB are kept for that.
@@ -251,17 +211,13 @@ impl<S: Stream> SslFile<S> {
     pub fn release(self) -> Result<(S, Vec<u8>), ReleaseError<S>> {
         let refuse = |file, error: Error| Err(ReleaseError::new(error.into(), file));
         let shared = self.shared().clone();
-        let mut core = shared.lock();
-        if let Some(error) = shared.release_error(&mut core) {
-            drop(core);
+        if let Some(error) = shared.ask().machine.release_error() {
             return refuse(self, error);
         }
         if shared.handles.load(Ordering::Acquire) != 1 {
-            drop(core);
             let error = Error::new(crate::ErrorKind::Other, "there are other handles on this file");
             return refuse(self, error.with_io_kind(io::ErrorKind::ResourceBusy));
         }
-        drop(core);
         let backend = shared.leave_backend();
         let SslFile { mut handle } = self;
         handle.counted = false;
@@ -304,72 +260,72 @@ impl<S: Stream> SslFile<S> {
 
     /// The version agreed on; `None` before the handshake is done, and with engines that can't tell.
     pub fn version(&self) -> Option<Version> {
-        self.shared().ask().connection.version()
+        self.shared().ask().machine.tls.version()
     }
 
     /// The cipher suite agreed on, by OpenSSL's name for it, on every engine; `None` as for `version`.
     pub fn cipher(&self) -> Option<String> {
-        self.shared().ask().connection.cipher()
+        self.shared().ask().machine.tls.cipher()
     }
 
     /// The protocol agreed on with ALPN.
     pub fn alpn(&self) -> Option<Vec<u8>> {
-        self.shared().ask().connection.alpn()
+        self.shared().ask().machine.tls.alpn()
     }
 
     /// On a client the name it expects, on a server the name the client asked for (SNI), if it did and the engine can
     /// tell.
     pub fn server_name(&self) -> Option<String> {
-        self.shared().ask().connection.server_name()
+        self.shared().ask().machine.tls.server_name()
     }
 
     /// The peer's own certificate, once it has been received.
     pub fn peer_certificate(&self) -> Option<Certificate> {
-        self.shared().ask().connection.peer_certificate()
+        self.shared().ask().machine.tls.peer_certificate()
     }
 
     /// The chain the peer sent, its own certificate first; `None` with engines that can't tell.
     pub fn peer_certificates(&self) -> Option<Vec<Certificate>> {
-        self.shared().ask().connection.session().peer_certificates()
+        self.shared().ask().machine.tls.session().peer_certificates()
     }
 
     /// The chain the peer was trusted for, from its own certificate to the root; `None` on a resumed session, where nothing
     /// was verified, and with engines that can't tell.
     pub fn verified_chain(&self) -> Option<Vec<Certificate>> {
-        self.shared().ask().connection.session().verified_chain()
+        self.shared().ask().machine.tls.session().verified_chain()
     }
 
     /// The group of the key exchange, by its name in RFC 8446, section 4.2.7 ("x25519", "secp256r1"); `None` as for `version`.
     pub fn group(&self) -> Option<String> {
-        self.shared().ask().connection.group()
+        self.shared().ask().machine.tls.group()
     }
 
     /// The OCSP response that the server stapled to its certificate, in DER, if it was asked for
     /// ([`ContextBuilder::ocsp_stapling`](crate::ContextBuilder::ocsp_stapling)) and there was one. Nobody has judged it.
     pub fn ocsp_response(&self) -> Option<Vec<u8>> {
-        self.shared().ask().connection.session().ocsp_response()
+        self.shared().ask().machine.tls.session().ocsp_response()
     }
 
     /// How long the handshake took, from its first step to its last on this end; `None` before.
     pub fn handshake_time(&self) -> Option<Duration> {
-        self.shared().ask().handshake_time
+        self.shared().ask().machine.handshake_time()
     }
 
     /// What has gone over the connection so far, in both directions.
     pub fn traffic(&self) -> Traffic {
-        self.shared().ask().connection.traffic()
+        self.shared().ask().machine.tls.traffic()
     }
 
     /// Whether an earlier session was resumed; `None` before the handshake is done, and with engines that can't tell.
     pub fn is_resumed(&self) -> Option<bool> {
         let core = self.shared().ask();
-        core.connection.session().is_resumed().filter(|_| core.connection.is_handshake_done())
+        core.machine.tls.session().is_resumed().filter(|_| core.machine.tls.is_handshake_done())
     }
 
     /// The channel binding `tls-server-end-point` (RFC 5929, section 4): the hash of the server's certificate.
     pub fn tls_server_end_point(&self) -> Option<Vec<u8>> {
         let core = self.shared().ask();
-        core.connection.session().tls_server_end_point().filter(|_| core.connection.is_handshake_done())
+        core.machine.tls.session().tls_server_end_point().filter(|_| core.machine.tls.is_handshake_done())
     }
 
     /// The channel binding `tls-exporter` (RFC 9266): 32 bytes that both ends of this connection know, and nobody else. Below
@@ -385,7 +341,7 @@ impl<S: Stream> SslFile<S> {
     ///
     /// Errors: `NotConnected` before the handshake is done; `Unsupported` with engines that have none.
     pub fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> io::Result<()> {
-        self.shared().ask().connection.export_keying_material(out, label, context)
+        self.shared().ask().machine.tls.export_keying_material(out, label, context)
     }
 }
 

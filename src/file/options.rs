@@ -1,25 +1,21 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
-use super::alert_queue::{AlertWatch, InCall};
-use super::ending::CLOSE_TIMEOUT;
-use super::guarded::Core;
-use super::handle::{Face, Handle};
-use super::shared::Shared;
 use super::{OpenError, SslFile, ToServer};
 use crate::backend::Backend;
 use crate::connection::Connection;
 use crate::context::Context;
+use crate::drive::alert_queue::InCall;
+use crate::drive::handle::{Face, Handle};
+use crate::drive::Shared;
 use crate::error::Error;
+use crate::machine::{Machine, Setup, CLOSE_TIMEOUT};
 use crate::settings::Role;
-use crate::stream::{Inherited, Stream, Transport};
+use crate::stream::{Inherited, Stream};
 use crate::version::{Bounds, Version};
 
 /// When a file shakes hands.
@@ -217,27 +213,14 @@ impl SslOptions {
                 unread,
             ));
         }
-        let mut core = Core::new(connection, nonblocking, &inherited, self.close_timeout);
-        core.connection.feed(&self.already_read);
-        core.alert_watch = context.on_alert().map(|on_alert| Arc::new(AlertWatch { on_alert, peer: peer.clone() }));
-        let busy_poll = self.busy_poll.max(inherited.busy_poll);
-        let shared = Arc::new(Shared {
-            stream,
-            context: Some(context.clone()),
-            inherited,
-            peer,
-            handles: AtomicUsize::new(1),
-            polled,
-            never_blocks: nonblocking && !polled,
-            send_limit: self.send_limit,
+        let setup = Setup {
             handshake_timeout: self.handshake_timeout,
-            busy_poll,
-            bounded: AtomicBool::new(false),
-            core: Mutex::new(core),
-            slots: Mutex::default(),
-            can_read: Condvar::new(),
-            can_write: Condvar::new(),
-        });
+            ..Setup::of(&stream, &inherited, nonblocking, self.close_timeout, self.send_limit)
+        };
+        let mut machine = Machine::new(connection, &setup);
+        machine.tls.feed(&self.already_read);
+        let busy_poll = self.busy_poll.max(inherited.busy_poll);
+        let shared = Arc::new(Shared::new(stream, Some(context), inherited, peer, machine, busy_poll));
         let mut outcome = Ok(());
         if self.handshake != Some(Handshake::Lazy) {
             outcome = shared.handshake();
@@ -263,7 +246,9 @@ impl SslOptions {
             return Err(Error::invalid_input("options need client(name) or server()").into());
         };
         let connection = Connection::open(context, role, &self.server_name, self.versions)?;
-        let inherited = if self.fresh { Inherited::default() } else { stream.take_over()? };
+        // Apple's sockets must be told not to send SIGPIPE.
+        let is_told = cfg!(not(target_vendor = "apple"));
+        let inherited = if self.fresh && is_told { Inherited::default() } else { stream.take_over()? };
         Ok((connection, inherited))
     }
 
@@ -309,32 +294,5 @@ fn not_blocked(outcome: &io::Result<()>) -> Result<(), ()> {
     match outcome {
         Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(()),
         _ => Ok(()),
-    }
-}
-
-impl<S: Transport, F: 'static> Shared<S, F> {
-    /// The stream as it was, and what was read from it and not consumed.
-    pub fn into_stream(self) -> (S, Vec<u8>) {
-        let mut core = self.core.into_inner();
-        let unread = match core.returned {
-            true => core.leftover,
-            false => self.stream.give_back(&self.inherited, core.connection.take_input()),
-        };
-        (self.stream, unread)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::processors;
-
-    #[test]
-    fn a_list_of_processors_is_counted() {
-        for (list, count) in [("0\n", 1), ("0-1\n", 2), ("0-3,6", 5), ("1,3,5-7", 5)] {
-            assert_eq!(processors(list), Some(count), "{list:?}");
-        }
-        for list in ["", "\n", "x", "0-", "3-1", "0,,1"] {
-            assert_eq!(processors(list), None, "{list:?}");
-        }
     }
 }

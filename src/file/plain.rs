@@ -1,18 +1,15 @@
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::Arc;
 use std::time::Duration;
 
-use parking_lot::{Condvar, Mutex};
-
-use super::ending::CLOSE_TIMEOUT;
 use super::faces;
-use super::guarded::{Core, Ending};
-use super::handle::Handle;
-use super::shared::Shared;
 use crate::connection::Connection;
+use crate::drive::handle::Handle;
+use crate::drive::Shared;
+use crate::machine::{own, Machine, Setup, CLOSE_TIMEOUT};
 use crate::stream::{Inherited, Stream};
 
 /// A stream with callbacks and a backend, and no TLS: Pike's `Stdio.File`. A handle; clones are handles on the same
@@ -56,7 +53,7 @@ impl<S: Stream> PlainFile<S> {
     pub fn new(stream: S) -> PlainFile<S> {
         let mut connection = Connection::without_tls();
         let inherited = stream.take_over().unwrap_or_else(|e| {
-            connection.fail(super::events::own(&e));
+            connection.fail(own(&e));
             Inherited::default()
         });
         PlainFile::open(stream, inherited, connection)
@@ -64,25 +61,13 @@ impl<S: Stream> PlainFile<S> {
 
     fn open(stream: S, mut inherited: Inherited, connection: Connection) -> PlainFile<S> {
         let backend = inherited.backend.take();
-        let mut core = Core::new(connection, inherited.nonblocking, &inherited, CLOSE_TIMEOUT);
-        core.settled = true;
-        let shared = Arc::new(Shared {
-            peer: stream.peer().unwrap_or_else(|| "the peer".to_string()),
-            polled: stream.is_polled(),
-            never_blocks: false,
-            stream,
-            context: None,
-            inherited,
-            handles: AtomicUsize::new(1),
-            send_limit: SEND_LIMIT,
+        let setup = Setup {
             handshake_timeout: Some(None),
-            busy_poll: Duration::ZERO,
-            bounded: AtomicBool::new(false),
-            core: Mutex::new(core),
-            slots: Mutex::default(),
-            can_read: Condvar::new(),
-            can_write: Condvar::new(),
-        });
+            ..Setup::of(&stream, &inherited, inherited.nonblocking, CLOSE_TIMEOUT, SEND_LIMIT)
+        };
+        let peer = stream.peer().unwrap_or_else(|| "the peer".to_string());
+        let machine = Machine::new(connection, &setup);
+        let shared = Arc::new(Shared::new(stream, None, inherited, peer, machine, Duration::ZERO));
         let file = PlainFile { handle: Handle::first(shared) };
         if backend.is_some() {
             let _ = file.set_backend(backend.as_ref());
@@ -119,25 +104,15 @@ impl<S: Stream> PlainFile<S> {
     /// Puts bytes back in front of what will be read next; while another file has the stream: of what will be read after
     /// that.
     pub fn unread(&self, bytes: &[u8]) {
-        let mut core = self.shared().lock();
-        if core.taken {
-            // For when the stream is ours again.
-            core.events.unread_later.splice(0..0, bytes.iter().copied());
-            return;
-        }
-        core.connection.unread(bytes);
-        self.shared().wake_all(&core);
-        core.events.look = true;
+        self.shared().lock().machine.unread(bytes);
     }
 
     /// The stream and what was read from it and not consumed. Gives the handle back while there are others, while
     /// another file has the stream, and while accepted data is unsent.
     pub fn into_stream(self) -> Result<(S, Vec<u8>), PlainFile<S>> {
         let shared = self.shared().clone();
-        let core = shared.lock();
         let is_last = shared.handles.load(Ordering::Acquire) == 1;
-        let is_free = !core.taken && core.unsent() == 0 && core.ending == Ending::Not;
-        drop(core);
+        let is_free = shared.ask().machine.is_free();
         if !is_last || !is_free {
             return Err(self);
         }

@@ -1,12 +1,12 @@
 //! A file as the stream of another: TLS in TLS, TLS over a plain file.
 
 use std::io;
-use std::os::fd::RawFd;
 use std::time::Instant;
 
-use super::guarded::Caller;
 use super::{PlainFile, SslFile};
-use crate::stream::{Inherited, Stream, Transport, Wait};
+use crate::drive::Caller;
+use crate::stream::{Inherited, Stream, Transport};
+use crate::sys::{Descriptor, Doorbell, Ready, Woken};
 
 macro_rules! transport_for_file {
     ($file:ident) => {
@@ -14,15 +14,19 @@ macro_rules! transport_for_file {
 
         impl<S: Stream> Transport for $file<S> {
             fn is_polled(&self) -> bool {
-                self.shared().polled
+                self.shared().stream.is_polled()
             }
 
             fn take_over(&self) -> io::Result<Inherited> {
                 let backend = self.shared().lend()?;
-                let core = self.shared().lock();
-                let (read_timeout, write_timeout) = (core.read_timeout, core.write_timeout);
-                let (nonblocking, busy_poll) = (core.nonblocking, self.shared().busy_poll);
-                Ok(Inherited { nonblocking, read_timeout, write_timeout, backend, busy_poll })
+                let core = self.shared().ask();
+                Ok(Inherited {
+                    nonblocking: core.machine.nonblocking,
+                    read_timeout: core.machine.read_timeout(),
+                    write_timeout: core.machine.write_timeout(),
+                    backend,
+                    busy_poll: self.shared().busy_poll,
+                })
             }
 
             fn give_back(&self, _: &Inherited, unread: Vec<u8>) -> Vec<u8> {
@@ -34,12 +38,16 @@ macro_rules! transport_for_file {
                 self.shared().take_home(&[]);
             }
 
-            fn recv(&self, buf: &mut [u8], wait: Wait) -> io::Result<usize> {
-                self.shared().input(Caller::Wrapper(wait), |connection| connection.read(buf))
+            fn try_recv(&self, buf: &mut [u8]) -> io::Result<usize> {
+                self.shared().read(Caller::Wrapper, |connection| connection.read(buf))
             }
 
-            fn send(&self, buf: &[u8], wait: Wait) -> io::Result<usize> {
-                self.shared().write(Caller::Wrapper(wait), buf)
+            fn recv_for_slice(&self, buf: &mut [u8]) -> io::Result<usize> {
+                self.shared().read(Caller::Briefly, |connection| connection.read(buf))
+            }
+
+            fn try_send(&self, buf: &[u8], _: bool) -> io::Result<usize> {
+                self.shared().write(Caller::Wrapper, buf)
             }
 
             fn half_close(&self) {
@@ -50,15 +58,28 @@ macro_rules! transport_for_file {
                 self.shared().shut(true, true);
             }
 
-            fn wait_writable(&self, or_readable: bool, deadline: Option<Instant>) -> io::Result<()> {
-                match or_readable && self.shared().is_ready() {
-                    true => Ok(()),
-                    false => self.shared().stream.wait_writable(or_readable, deadline),
+            fn wait(&self, wanted: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken {
+                let inner = self.shared().ask().machine.waits_for_wrapper(wanted.readable, wanted.writable);
+                let inner = Ready { readable: inner.readable, writable: inner.writable };
+                match self.shared().stream.wait(inner, bell, until) {
+                    // Which it was, nobody can tell from outside.
+                    Woken::Ready(_) => Woken::Ready(wanted),
+                    woken => woken,
                 }
             }
 
-            fn descriptors(&self) -> Option<(RawFd, RawFd)> {
+            fn descriptors(&self) -> Option<(Descriptor, Descriptor)> {
                 self.shared().stream.descriptors()
+            }
+
+            fn watched(&self, wanted: Ready) -> Ready {
+                let inner = self.shared().ask().machine.waits_for_wrapper(wanted.readable, wanted.writable);
+                self.shared().stream.watched(Ready { readable: inner.readable, writable: inner.writable })
+            }
+
+            fn deadline(&self) -> Option<Instant> {
+                let own = self.shared().ask().machine.deadline();
+                own.into_iter().chain(self.shared().stream.deadline()).min()
             }
 
             fn is_ready(&self) -> bool {
@@ -70,16 +91,19 @@ macro_rules! transport_for_file {
             }
 
             fn holds_back(&self) -> bool {
-                self.shared().ask().has_output()
+                self.shared().ask().machine.has_output()
             }
 
-            fn push(&self, wait: Wait) -> io::Result<()> {
-                self.shared().flush(Caller::Wrapper(wait))
+            fn push(&self) -> io::Result<()> {
+                self.shared().flush(Caller::Wrapper)
             }
 
-            fn wake(&self) {
-                let shared = self.shared();
-                shared.wake_all(&shared.lock());
+            fn take_error(&self) -> Option<io::Error> {
+                self.shared().stream.take_error()
+            }
+
+            fn local(&self) -> Option<String> {
+                self.shared().stream.local()
             }
 
             fn peer(&self) -> Option<String> {

@@ -3,6 +3,7 @@
 use super::ending::End;
 use super::read::AHEAD;
 use super::send::After;
+use super::state::Interest;
 use super::{Clock, Machine};
 use crate::error::Error;
 
@@ -216,7 +217,7 @@ impl Machine {
     }
 
     /// Nothing accepted is unsent: sent, or lost. Who pauses to wait for room always hears.
-    fn is_write_due(&self) -> bool {
+    pub(super) fn is_write_due(&self) -> bool {
         let due = self.deliver.installed.write && self.deliver.write_armed;
         due && self.settled()
             && self.tls.is_handshake_done()
@@ -225,7 +226,7 @@ impl Machine {
             && !self.is_over()
     }
 
-    fn is_close_due(&self) -> bool {
+    pub(super) fn is_close_due(&self) -> bool {
         self.deliver.installed.close && self.deliver.told != Told::Closed && self.has_reached_end()
     }
 
@@ -263,15 +264,24 @@ impl Machine {
     }
 
     /// What an event loop of the user's should wait for.
-    pub fn interest(&self) -> crate::Interest {
+    pub fn interest(&self) -> Interest {
         let is_ending = self.end.is_under_way();
-        crate::Interest {
+        Interest {
             // After `shutdown(Read)` what comes is of use to a handshake and to an end that is under way only.
             readable: !self.is_done()
                 && !self.tls.has_ended()
                 && (!self.receive.shut || !self.settled() || is_ending),
             // Where the next call needs nothing more to come to its end: a wait that ends at once.
             writable: (is_ending && self.tls.has_ended()) || self.has_output() || self.is_to_begin(),
+        }
+    }
+
+    /// What a file that wraps this one should wait for, if it wants this of it.
+    pub fn waits_for_wrapper(&self, readable: bool, writable: bool) -> Interest {
+        let settled = self.settled();
+        Interest {
+            readable: (readable || (writable && !settled)) && self.expects_input(),
+            writable: self.has_output() || (writable && settled),
         }
     }
 }

@@ -152,7 +152,7 @@ impl Machine {
         if !self.receive.is_free() || !self.send.is_free() {
             return None;
         }
-        if self.end.is_cleaned_but_for_return() {
+        if self.is_cleaned_but_for_return() {
             let unread = self.tls.take_unread();
             return Some(self.give_back(unread));
         }

@@ -49,6 +49,11 @@ impl Machine {
         self.lend.is_returned()
     }
 
+    /// Nothing is owed to anybody, and nobody else has the stream.
+    pub fn is_free(&self) -> bool {
+        self.lend.is_own() && self.unsent() == 0 && self.end.is_calm()
+    }
+
     /// The stream is about to be used by another file, which wraps this one.
     pub fn lend(&mut self) -> Result<(), Error> {
         match self.lend {

@@ -40,6 +40,7 @@ mod lending;
 mod outcome;
 mod read;
 mod send;
+mod state;
 mod write;
 
 use std::time::{Duration, Instant};
@@ -50,9 +51,10 @@ use crate::error::Error;
 pub(crate) use call::{Call, Kind, Patience, Step, Stir, Waits};
 pub(crate) use deliver::{Due, Installed};
 pub(crate) use ending::{End, CLOSE_TIMEOUT};
-pub(crate) use job::{Job, ReceiveLease, Received, SendLease, Sent, Tries, Which};
-pub(crate) use outcome::{not_open, taken};
+pub(crate) use job::{Job, Received, SendLease, Sent, Tries, Which};
+pub(crate) use outcome::{not_open, own, taken};
 pub(crate) use send::After;
+pub use state::{Interest, State};
 
 use deadlines::Times;
 use deliver::Delivering;
@@ -182,6 +184,13 @@ impl Machine {
     #[inline]
     pub fn take_stir(&mut self) -> Stir {
         std::mem::take(&mut self.stir)
+    }
+
+    /// Time has passed, or somebody looks.
+    pub fn tick(&mut self, clock: &impl Clock) {
+        if !self.is_calm() || self.driven {
+            self.look(clock);
+        }
     }
 
     /// After every input: what follows from it without I/O.

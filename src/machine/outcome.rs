@@ -20,7 +20,7 @@ use super::ending::End;
 use super::Machine;
 use crate::connection::write_shut_down;
 use crate::error::{Error, ErrorKind};
-use crate::file::State;
+use super::state::State;
 
 #[derive(Debug, Default)]
 pub(super) struct Outcome {

@@ -406,7 +406,7 @@ impl Inner {
         let mut state = self.state.lock();
         state.end = Some(match &end {
             Ok(()) => End::Clean,
-            Err(e) => End::Failed(crate::file::own(e)),
+            Err(e) => End::Failed(crate::machine::own(e)),
         });
         state.connect_timer.take().map(|timer| timer.cancel());
         state.queue.clear();
