@@ -1,3 +1,5 @@
+mod bounds;
+
 use std::fmt;
 use std::io;
 
@@ -8,6 +10,7 @@ use crate::engine::{Buffer, PlainText, Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
 use crate::settings::Role;
 use crate::version::{Bounds, Version};
+use bounds::Spent;
 
 /// A TLS connection without I/O, for those who bring their own: it knows no socket, no lock and no clock.
 ///
@@ -67,6 +70,8 @@ pub struct Connection {
     /// The most plaintext for one record.
     fragment: usize,
     alerts: Vec<Alert>,
+    /// What the peer has cost without sending data.
+    spent: Spent,
 }
 
 /// What has gone over a connection, in both directions: TLS records and the bytes in them, handshake included.
@@ -146,6 +151,7 @@ impl Connection {
             discarded: false,
             fragment: context.max_fragment_size().unwrap_or(usize::MAX),
             alerts: Vec::new(),
+            spent: Spent::default(),
         })
     }
 
@@ -168,6 +174,7 @@ impl Connection {
     /// The first `n` bytes of the output are on their way.
     pub fn consume_output(&mut self, n: usize) {
         self.wire.outgoing.consume(n);
+        self.spent.handed_on(&self.wire);
     }
 
     /// Goes on with the handshake as far as the input allows.
@@ -360,6 +367,7 @@ impl Connection {
             discarded: false,
             fragment: usize::MAX,
             alerts: Vec::new(),
+            spent: Spent::default(),
         }
     }
 
@@ -409,6 +417,7 @@ impl Connection {
     }
 
     pub(crate) fn take_output(&mut self) -> Buffer {
+        self.spent.taken();
         std::mem::take(&mut self.wire.outgoing)
     }
 
@@ -641,20 +650,23 @@ impl Connection {
                 self.look_for_end();
                 return None;
             }
-            let before = self.wire.unseen();
+            let (unseen, sent) = (self.wire.unseen(), self.wire.bytes_sent());
             match self.session.read(&mut self.wire, buf) {
                 Ok(0) => {
                     self.end = Some(End::CloseNotify);
                     self.note_alert(CLOSE_NOTIFY, false);
                 }
-                Ok(n) => return Some(n),
+                Ok(n) => {
+                    self.spent.on_data();
+                    return Some(n);
+                }
                 // A record without data for us: a ticket, a key update.
-                Err(Stop::NeedsInput) if self.wire.unseen() < before => {}
+                Err(Stop::NeedsInput) if self.wire.unseen() < unseen => self.account(unseen, sent),
                 Err(Stop::NeedsInput) => {
                     self.look_for_end();
                     return None;
                 }
-                Err(Stop::Failed(error)) => self.fail(error.during("reading")),
+                Err(Stop::Failed(error)) => self.fail_reading(error, sent),
             }
         }
         None
@@ -743,7 +755,11 @@ impl Connection {
         match self.session.close(&mut self.wire) {
             Err(Stop::Failed(error)) => self.fail(error.during("closing")),
             _ if self.plain_text => {}
-            _ => self.note_alert(CLOSE_NOTIFY, true),
+            _ => {
+                self.note_alert(CLOSE_NOTIFY, true);
+                // Nothing goes behind it: no answer to a key update, no alert (RFC 8446, section 6.1).
+                self.wire.mute();
+            }
         }
     }
 }
