@@ -1,13 +1,17 @@
+mod bounds;
+mod input;
+
 use std::fmt;
 use std::io;
 
-use crate::alert::{alert_name, Alert};
+use crate::alert::Alert;
 use crate::certificate::Certificate;
 use crate::context::Context;
 use crate::engine::{Buffer, PlainText, Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
 use crate::settings::Role;
 use crate::version::{Bounds, Version};
+use bounds::Spent;
 
 /// A TLS connection without I/O, for those who bring their own: it knows no socket, no lock and no clock.
 ///
@@ -67,6 +71,8 @@ pub struct Connection {
     /// The most plaintext for one record.
     fragment: usize,
     alerts: Vec<Alert>,
+    /// What the peer has cost without sending data.
+    spent: Spent,
 }
 
 /// What has gone over a connection, in both directions: TLS records and the bytes in them, handshake included.
@@ -146,6 +152,7 @@ impl Connection {
             discarded: false,
             fragment: context.max_fragment_size().unwrap_or(usize::MAX),
             alerts: Vec::new(),
+            spent: Spent::default(),
         })
     }
 
@@ -168,6 +175,7 @@ impl Connection {
     /// The first `n` bytes of the output are on their way.
     pub fn consume_output(&mut self, n: usize) {
         self.wire.outgoing.consume(n);
+        self.spent.handed_on(&self.wire);
     }
 
     /// Goes on with the handshake as far as the input allows.
@@ -360,6 +368,7 @@ impl Connection {
             discarded: false,
             fragment: usize::MAX,
             alerts: Vec::new(),
+            spent: Spent::default(),
         }
     }
 
@@ -419,6 +428,7 @@ impl Connection {
     }
 
     pub(crate) fn take_output(&mut self) -> Buffer {
+        self.spent.taken();
         std::mem::take(&mut self.wire.outgoing)
     }
 
@@ -651,98 +661,26 @@ impl Connection {
                 self.look_for_end();
                 return None;
             }
-            let before = self.wire.unseen();
+            let (unseen, sent) = (self.wire.unseen(), self.wire.bytes_sent());
             match self.session.read(&mut self.wire, buf) {
                 Ok(0) => {
                     self.end = Some(End::CloseNotify);
                     self.note_alert(CLOSE_NOTIFY, false);
                 }
-                Ok(n) => return Some(n),
+                Ok(n) => {
+                    self.spent.on_data();
+                    return Some(n);
+                }
                 // A record without data for us: a ticket, a key update.
-                Err(Stop::NeedsInput) if self.wire.unseen() < before => {}
+                Err(Stop::NeedsInput) if self.wire.unseen() < unseen => self.account(unseen, sent),
                 Err(Stop::NeedsInput) => {
                     self.look_for_end();
                     return None;
                 }
-                Err(Stop::Failed(error)) => self.fail(error.during("reading")),
+                Err(Stop::Failed(error)) => self.fail_reading(error, sent),
             }
         }
         None
-    }
-
-    /// The input is used up: was that the end of it?
-    fn look_for_end(&mut self) {
-        let Some(cause) = &self.input_end else { return };
-        if self.end.is_some() {
-            return;
-        }
-        let whole = self.wire.incoming.is_empty();
-        let said_nothing = self.received == 0 && self.role == Role::Server && cause.is_none();
-        let end = match cause {
-            _ if said_nothing => End::Bare,
-            None if self.plain_text || (self.lenient_eof && whole && self.handshake_done) => End::Bare,
-            None => End::Failed(Error::new(
-                ErrorKind::Truncated,
-                match (self.handshake_done, whole) {
-                    (false, _) => "the peer closed the stream during the TLS handshake",
-                    (true, true) => "the stream ended without close_notify: data may be missing",
-                    (true, false) => "the stream ended inside a record, without close_notify: data is missing",
-                },
-            )),
-            Some(error) => End::Failed(error.clone()),
-        };
-        if !self.handshake_done {
-            self.failure = Some(match &end {
-                End::Failed(error) => error.clone(),
-                End::CloseNotify | End::Bare => {
-                    Error::new(ErrorKind::Truncated, "the peer closed the stream before its first byte")
-                }
-            });
-        }
-        self.end = Some(end);
-    }
-
-    /// Whether the first bytes look like TLS, before the library takes them: what speaks another protocol gets an alert
-    /// and its bytes can be had back. False while that can't be told and after it has been denied.
-    fn recognise(&mut self) -> bool {
-        if self.recognised || self.received == 0 || self.plain_text {
-            return true;
-        }
-        let bytes = self.wire.incoming.as_slice();
-        self.recognised = match *bytes {
-            [] => return true,
-            // A record: its type, then the major version, 3 since SSL 3.0.
-            [20..=23] => return self.wait_for_more(),
-            [20..=23, 3, ..] => true,
-            // SSL 2's frame around a ClientHello for a later version (RFC 5246, appendix E.2).
-            [0x80..=0xff] | [0x80..=0xff, _] | [0x80..=0xff, _, 1] if self.role == Role::Server => {
-                return self.wait_for_more()
-            }
-            [0x80..=0xff, _, 1, 3, ..] if self.role == Role::Server => true,
-            _ => false,
-        };
-        if !self.recognised {
-            let shown = bytes[..bytes.len().min(40)].escape_ascii();
-            let text = format!("TLS handshake: the peer does not speak TLS; it sent \"{shown}\"");
-            const UNEXPECTED_MESSAGE: u8 = 10;
-            debug_assert_eq!(alert_name(UNEXPECTED_MESSAGE), "unexpected_message");
-            let not_tls = (self.role == Role::Server).then(|| bytes.to_vec());
-            if !self.answers_plain {
-                self.wire.send(&[21, 3, 1, 0, 2, 2, UNEXPECTED_MESSAGE]);
-            }
-            self.fail(Error::new(ErrorKind::NotTls, text));
-            self.note_alert(UNEXPECTED_MESSAGE, true);
-            if let Some(alert) = self.alerts.last_mut() {
-                alert.not_tls = not_tls;
-            }
-        }
-        self.recognised
-    }
-
-    fn wait_for_more(&mut self) -> bool {
-        self.look_for_end();
-        // A client must still say its first words.
-        self.role == Role::Client && !self.begun
     }
 
     fn queue_close_notify(&mut self) {
@@ -753,7 +691,11 @@ impl Connection {
         match self.session.close(&mut self.wire) {
             Err(Stop::Failed(error)) => self.fail(error.during("closing")),
             _ if self.plain_text => {}
-            _ => self.note_alert(CLOSE_NOTIFY, true),
+            _ => {
+                self.note_alert(CLOSE_NOTIFY, true);
+                // Nothing goes behind it: no answer to a key update, no alert (RFC 8446, section 6.1).
+                self.wire.mute();
+            }
         }
     }
 }

@@ -1,6 +1,10 @@
-//! Handshakes whose records are cut, or begin, as the rules allow and few peers do.
+//! Records as the rules allow them and few peers send them: handshakes that are cut, or begin, oddly, and records without data.
 
+#[path = "records/bounds.rs"]
+mod bounds;
 mod common;
+#[path = "records/evil.rs"]
+mod evil;
 
 use common::{client_builder, engines, server_builder, within, LONG, NAME};
 use sslfile::{Connection, Context, Engine, Version};

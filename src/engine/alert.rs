@@ -16,6 +16,8 @@ pub(super) struct Report {
     pub verdict_alert: Option<u8>,
     /// Whether TLS 1.3 is spoken, if that is known: some reasons then mean another alert.
     pub is_tls13: Option<bool>,
+    /// Whether no alert can have gone out, as our close_notify has.
+    pub is_mute: bool,
     /// The library's own words.
     pub text: String,
 }
@@ -36,7 +38,8 @@ impl Report {
 
     /// The kind, the alert, and a text for a person.
     pub fn judge(self) -> Error {
-        let certificate = |kind, text: String, alert| Error::new(kind, text).with_alert(self.alert_sent.or(alert));
+        let sent = |alert: Option<u8>| self.alert_sent.or(alert).filter(|_| !self.is_mute);
+        let certificate = |kind, text: String, alert| Error::new(kind, text).with_alert(sent(alert));
         match (self.verdict, self.reason) {
             (_, Some(reason @ Report::PEER_ALERT..=1255)) => {
                 let alert = (reason - Report::PEER_ALERT) as u8;
@@ -61,15 +64,13 @@ impl Report {
                     self.is_tls13.map(|is_tls13| if is_tls13 { CERTIFICATE_REQUIRED } else { HANDSHAKE_FAILURE });
                 certificate(ErrorKind::Certificate, text, alert)
             }
-            (None, reason) => {
-                match self.alert_sent.or_else(|| reason.and_then(|reason| alert_for(reason, self.is_tls13))) {
-                    Some(alert) => {
-                        let text = format!("{}; ended with the alert {} ({alert})", self.text, alert_name(alert));
-                        Error::new(ErrorKind::LocalAlert(alert), text)
-                    }
-                    None => Error::new(ErrorKind::Protocol, self.text),
+            (None, reason) => match sent(reason.and_then(|reason| alert_for(reason, self.is_tls13))) {
+                Some(alert) => {
+                    let text = format!("{}; ended with the alert {} ({alert})", self.text, alert_name(alert));
+                    Error::new(ErrorKind::LocalAlert(alert), text)
                 }
-            }
+                None => Error::new(ErrorKind::Protocol, self.text),
+            },
         }
     }
 }
@@ -80,8 +81,8 @@ fn alert_for(reason: u32, is_tls13: Option<bool>) -> Option<u8> {
         // WRONG_VERSION_NUMBER, in the header of a record; for TLS 1.3 it can be 50 as well
         267 if is_tls13 == Some(false) => 70,
         // UNEXPECTED_MESSAGE, UNEXPECTED_RECORD, APP_DATA_IN_HANDSHAKE, CCS_RECEIVED_EARLY, BAD_RECORD_TYPE,
-        // NOT_ON_RECORD_BOUNDARY, TOO_MANY_WARN_ALERTS
-        244 | 245 | 100 | 133 | 443 | 182 | 409 => 10,
+        // NOT_ON_RECORD_BOUNDARY, TOO_MANY_WARN_ALERTS, RECORD_TOO_SMALL: too many empty ones
+        244 | 245 | 100 | 133 | 443 | 182 | 409 | 298 => 10,
         // DECRYPTION_FAILED_OR_BAD_RECORD_MAC, DECRYPTION_FAILED
         281 | 147 => 20,
         // DATA_LENGTH_TOO_LONG, ENCRYPTED_LENGTH_TOO_LONG, PACKET_LENGTH_TOO_LONG
@@ -89,6 +90,8 @@ fn alert_for(reason: u32, is_tls13: Option<bool>) -> Option<u8> {
         // NO_SHARED_CIPHER, NO_SUITABLE_SIGNATURE_ALGORITHM, NO_SHARED_SIGNATURE_ALGORITHMS, NO_SUITABLE_KEY_SHARE,
         // NO_SUITABLE_GROUPS, NO_SHARED_GROUPS, UNSAFE_LEGACY_RENEGOTIATION_DISABLED
         193 | 118 | 376 | 101 | 295 | 410 | 338 => 40,
+        // TOO_MANY_KEY_UPDATES
+        132 => 47,
         // LENGTH_MISMATCH, BAD_EXTENSION, LENGTH_TOO_SHORT, BAD_LENGTH
         159 | 110 | 160 | 271 => 50,
         // BAD_SIGNATURE, DIGEST_CHECK_FAILED

@@ -363,7 +363,8 @@ fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire
         None => None,
     };
     let reason = reason(&text);
-    let report = Report { reason, alert_sent: wire.alert_sent, verdict, verdict_alert: None, is_tls13: None, text };
+    let (alert_sent, is_mute) = (wire.alert_sent, wire.is_mute());
+    let report = Report { reason, alert_sent, verdict, is_mute, text, ..Report::default() };
     report.judge().with_source(e)
 }
 

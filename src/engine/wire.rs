@@ -28,6 +28,24 @@ impl DerefMut for Wire {
     }
 }
 
+impl Wire {
+    /// Has `f` meet a record that was not made with any key, in place of what is next in the input. That is how every
+    /// library can be brought to end a session with a fatal alert, whether it has a call for that or not.
+    pub fn with_forged_record<T>(&mut self, f: impl FnOnce(&mut Wire) -> T) -> T {
+        let [_, major, minor] = self.head;
+        let (held, admitted, records) = (self.held, self.admitted, self.records_received);
+        let input = std::mem::take(&mut self.incoming);
+        self.incoming.append(&input.as_slice()[..held]);
+        self.incoming.append(&[APPLICATION_DATA, major, minor, 0, FORGED as u8]);
+        self.incoming.append(&[0; FORGED]);
+        self.admitted = HEADER + FORGED;
+        let result = f(self);
+        (self.held, self.admitted, self.records_received) = (held, admitted, records);
+        self.incoming = input;
+        result
+    }
+}
+
 /// Both ends of a wire.
 pub(crate) struct Ends {
     pub incoming: Buffer,
@@ -38,6 +56,10 @@ pub(crate) struct Ends {
     held: usize,
     /// The last alert that went out in the clear, which not every library tells us of.
     pub alert_sent: Option<u8>,
+    /// What is sent from now on is dropped.
+    is_mute: bool,
+    /// Type and version of the record that was admitted last.
+    head: [u8; 3],
     pub records_received: u64,
     bytes_sent: u64,
     sent: Records,
@@ -48,6 +70,9 @@ const HEADER: usize = 5;
 /// More than this no record may hold (RFC 8446, section 5.2; RFC 5246, section 6.2.3).
 const LONGEST: usize = 16 * 1024 + 2048;
 const ALERT: u8 = 21;
+const APPLICATION_DATA: u8 = 23;
+/// Long enough for any cipher to look at, and a whole number of blocks.
+const FORGED: usize = 96;
 
 impl Ends {
     const NEW: Ends = Ends {
@@ -56,6 +81,8 @@ impl Ends {
         admitted: 0,
         held: 0,
         alert_sent: None,
+        is_mute: false,
+        head: [0; 3],
         records_received: 0,
         bytes_sent: 0,
         sent: Records { whole: 0, header: [0; HEADER], known: 0, missing: 0 },
@@ -82,7 +109,8 @@ impl Ends {
                     whole
                 }
             }
-            [kind, major, _, high, low, ..] => {
+            [kind, major, minor, high, low, ..] => {
+                self.head = [kind, major, minor];
                 let length = usize::from(u16::from_be_bytes([high, low]));
                 // One of unknown type, for the library to refuse, is no less a record for coming in pieces.
                 let is_record = ((20..=24).contains(&kind) || major == 3) && length <= LONGEST;
@@ -109,6 +137,21 @@ impl Ends {
         self.incoming.len() - self.held
     }
 
+    /// Whether the record that was admitted last calls itself application data, as all protected ones of TLS 1.3 do.
+    pub fn was_application_data(&self) -> bool {
+        self.head[0] == APPLICATION_DATA
+    }
+
+    /// Nothing more is to be sent.
+    pub fn mute(&mut self) {
+        self.is_mute = true;
+    }
+
+    pub fn is_mute(&self) -> bool {
+        self.is_mute
+    }
+
+    #[inline]
     pub fn bytes_sent(&self) -> u64 {
         self.bytes_sent
     }
@@ -128,6 +171,9 @@ impl Ends {
 
     /// Ciphertext for the peer.
     pub fn send(&mut self, bytes: &[u8]) {
+        if self.is_mute {
+            return;
+        }
         let before = self.outgoing.len();
         self.outgoing.append(bytes);
         self.note_sent(before);
@@ -179,7 +225,7 @@ impl Ends {
     #[cfg(feature = "rustls")]
     pub fn put(&mut self, n: usize) {
         let before = self.outgoing.len();
-        self.outgoing.filled(n);
+        self.outgoing.filled(if self.is_mute { 0 } else { n });
         self.note_sent(before);
     }
 

@@ -63,6 +63,7 @@ impl OpenSslSession {
             is_tls13: self.version().map(|v| v == Version::Tls1_3),
             verdict_alert: verdict.is_some().then(|| verdict_alert(result)),
             verdict,
+            is_mute: wire.is_mute(),
             text: stack.map_or_else(|| e.to_string(), words),
         };
         report.judge().with_source(e)

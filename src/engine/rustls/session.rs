@@ -107,6 +107,10 @@ impl<C: Unbuffered> RustlsSession<C> {
         if is_tls13 && self.handshake_done {
             spoil_forged_header(wire.news());
         }
+        // Debug builds of rustls assert that what comes behind an alert of ours is sound: here is what can be told before.
+        if self.close_notify_sent && !matches!(wire.news(), [] | [20..=23, 3, ..]) {
+            return Err(Stop::Failed(Error::new(ErrorKind::Protocol, UNSOUND)));
+        }
         loop {
             let outcome = match self.handshake_done {
                 true => self.step(wire, &mut goal),
@@ -131,7 +135,7 @@ impl<C: Unbuffered> RustlsSession<C> {
         let Some(UnbufferedStatus { discard, state, .. }) =
             process(&mut self.conn, wire.view(), self.close_notify_sent)
         else {
-            return Err(rustls::Error::General("the peer broke the protocol behind our close_notify".to_string()));
+            return Err(rustls::Error::General(UNSOUND.to_string()));
         };
         let next = match state {
             Ok(ConnectionState::EncodeTlsData(data)) => {
@@ -201,27 +205,10 @@ impl<C: Unbuffered> RustlsSession<C> {
     /// Puts the alert that goes with a failure on the wire, and says what failed.
     fn failure(&mut self, e: rustls::Error, wire: &mut Wire) -> Error {
         let before = wire.outgoing.len();
-        // A record that could not be decrypted is still there, and must not be met again: its alert is the next thing.
-        let one_only = matches!(
-            e,
-            rustls::Error::InvalidMessage(_)
-                | rustls::Error::PeerSentOversizedRecord
-                | rustls::Error::DecryptError
-                | rustls::Error::PeerMisbehaved(_)
-        );
-        loop {
-            let Some(UnbufferedStatus { discard, state, .. }) = process(&mut self.conn, wire.view(), true) else {
-                break;
-            };
-            match state {
-                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, wire),
-                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
-                _ => break,
-            }
-            wire.seen(discard);
-            if one_only {
-                break;
-            }
+        self.say(wire);
+        let unsaid = self.handshake_done && !self.close_notify_sent && is_unsaid(&e);
+        if unsaid {
+            wire.with_forged_record(|wire| self.refuse(wire));
         }
         // rustls ends without a word on some messages that can't be parsed. Before there are keys we can say it ourselves.
         let in_the_clear = match self.version() {
@@ -243,6 +230,7 @@ impl<C: Unbuffered> RustlsSession<C> {
             _ => {}
         }
         let alert = match wire.alert_sent {
+            None if unsaid => has_alerted.then_some(BAD_RECORD_MAC),
             None if has_alerted => alert_for(&e),
             alert => alert,
         };
@@ -255,8 +243,39 @@ impl<C: Unbuffered> RustlsSession<C> {
             rustls::Error::General(why) => text = why.clone(),
             _ => {}
         }
-        let report = Report { reason, alert_sent: alert, verdict, text, ..Report::default() };
+        let is_mute = wire.is_mute();
+        let report = Report { reason, alert_sent: alert, verdict, is_mute, text, ..Report::default() };
         report.judge().with_source(e)
+    }
+
+    /// Puts what waits in rustls on the wire.
+    fn say(&mut self, wire: &mut Wire) {
+        while self.conn.state().wants_write() {
+            let Some(UnbufferedStatus { discard, state, .. }) = process(&mut self.conn, wire.view(), true) else {
+                return;
+            };
+            match state {
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, wire),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                _ => return,
+            }
+            wire.seen(discard);
+        }
+    }
+
+    /// Has rustls, which has failed, meet a forged record, for the alert that goes with that.
+    fn refuse(&mut self, wire: &mut Wire) {
+        // It gives its error again for each message that is left of the last record; each has a header of four bytes.
+        for _ in 0..=16 * 1024 / 4 {
+            let UnbufferedStatus { discard, state, .. } = self.conn.process(wire.view());
+            if let Ok(ConnectionState::TransmitTlsData(data)) = state {
+                data.done();
+            }
+            if self.conn.state().wants_write() {
+                return self.say(wire);
+            }
+            wire.seen(discard);
+        }
     }
 
     fn keep(&mut self, notes: Notes) {
@@ -332,6 +351,9 @@ fn encode<D>(mut data: EncodeTlsData<'_, D>, wire: &mut Wire) {
     }
 }
 
+const UNSOUND: &str = "the peer broke the protocol behind our close_notify";
+
+const BAD_RECORD_MAC: u8 = 20;
 const HANDSHAKE_FAILURE: u8 = 40;
 const UNRECOGNIZED_NAME: u8 = 112;
 const CERTIFICATE_REQUIRED: u8 = 116;
@@ -355,6 +377,24 @@ fn judge(e: &CertificateError) -> Verdict {
         }),
         _ => Verdict::Refused(e.to_string()),
     }
+}
+
+/// Whether rustls ends with this error and sends no alert: its limits.
+fn is_unsaid(e: &rustls::Error) -> bool {
+    use rustls::PeerMisbehaved::{
+        MessageInterleavedWithHandshakeMessage, TooManyEmptyFragments, TooManyKeyUpdateRequests,
+        TooManyRenegotiationRequests, TooManyWarningAlertsReceived,
+    };
+    matches!(
+        e,
+        rustls::Error::PeerMisbehaved(
+            MessageInterleavedWithHandshakeMessage
+                | TooManyEmptyFragments
+                | TooManyKeyUpdateRequests
+                | TooManyRenegotiationRequests
+                | TooManyWarningAlertsReceived
+        )
+    )
 }
 
 /// The alert that rustls sends for an error, for when it went out encrypted and could not be seen.
