@@ -382,11 +382,6 @@ impl Connection {
         self.end.is_some() || self.input_end.is_some()
     }
 
-    /// Bytes fed so far.
-    pub(crate) fn received(&self) -> u64 {
-        self.received
-    }
-
     /// Bytes that have come and have not been read, decrypted or not.
     pub(crate) fn ahead(&self) -> usize {
         self.plain.len() + self.wire.incoming.len()
@@ -578,15 +573,6 @@ impl Connection {
     /// Gives back memory that an idle connection does not need.
     pub(crate) fn trim(&mut self) {
         self.wire.incoming.shrink();
-    }
-
-    /// Says what failed and with whom, once the stream around us knows the peer's address.
-    pub(crate) fn name_peer(&mut self, peer: &str) {
-        let name = |error: &mut Error| *error = error.clone().during(peer);
-        self.failure.iter_mut().for_each(name);
-        if let Some(End::Failed(error)) = &mut self.end {
-            name(error);
-        }
     }
 
     pub(crate) fn session(&self) -> &dyn Session {

@@ -2,14 +2,15 @@
 
 use std::io;
 use std::net::Shutdown;
+use std::panic::resume_unwind;
 use std::time::Duration;
 
 use super::alert_queue::InCall;
-use super::perform::Briefly;
+use super::perform::{Briefly, Performed};
 use super::{Core, Locked, Real, Shared};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
-use crate::machine::{not_open, taken, Call, Kind, Manner, Patience, Tries};
+use crate::machine::{not_open, taken, Kind, Machine, Tries};
 use crate::stream::Transport;
 
 /// Who asks.
@@ -186,7 +187,7 @@ impl<S: Transport, F> Shared<S, F> {
     pub fn set_timeout(
         &self,
         timeout: Option<Duration>,
-        set: impl FnOnce(&mut crate::machine::Machine, Option<Duration>),
+        set: impl FnOnce(&mut Machine, Option<Duration>),
     ) -> io::Result<()> {
         let mut locked = self.lock();
         locked.check_free()?;
@@ -235,16 +236,13 @@ impl<S: Transport, F> Locked<'_, S, F> {
     /// Gets on with the handshake and with sending as far as that goes without waiting. Where the stream may hold us, only our
     /// end is said, as it can't be said later.
     fn push(&mut self) {
-        let patience = match self.machine.manner() {
-            Manner::Blocks if !self.machine.settled() => return,
-            Manner::Blocks => Patience::Until(None),
-            Manner::Polled | Manner::Tried => Patience::Never,
-        };
-        if patience != Patience::Never {
-            return self.offer_all();
+        match (self.machine.can_try(), self.machine.settled()) {
+            (true, _) => {}
+            (false, true) => return self.offer_all(),
+            (false, false) => return,
         }
         if !self.machine.settled() {
-            let call = Call { patience, ..self.machine.begin(Kind::Handshake, true, None, &Real) };
+            let call = self.machine.begin(Kind::Handshake, true, None, &Real);
             // Errors stay with the machine.
             let _ = self.drive(call, false, |machine, call| machine.poll(call, &Real));
         }
@@ -256,9 +254,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
         let tries = Tries { receive: false, send: true, offer: false };
         while let Some(job) = self.machine.job(tries) {
             match self.perform(job, Briefly::No) {
-                super::perform::Performed::Some | super::perform::Performed::Dry => {}
-                super::perform::Performed::Full | super::perform::Performed::Passing(_) => break,
-                super::perform::Performed::Panicked(panic) => std::panic::resume_unwind(panic),
+                Performed::Some | Performed::Dry => {}
+                Performed::Full | Performed::Passing(_) => break,
+                Performed::Panicked(panic) => resume_unwind(panic),
             }
         }
     }

@@ -13,7 +13,7 @@ use super::{Locked, Real, Shared};
 use crate::backend::Place;
 use crate::callbacks::Slots;
 use crate::engine::Buffer;
-use crate::machine::{Call, Kind, Manner, Patience, Tries};
+use crate::machine::{Kind, Manner, Tries};
 use crate::stream::Transport;
 
 /// What a dropped file reads away at most, so that a peer that goes on sending can't hold the thread.
@@ -87,8 +87,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         let shared = self.clone();
         let thread = thread::Builder::new().name("sslfile-drop".to_string()).spawn(move || {
             let mut locked = shared.lock();
-            let begun = locked.machine.begin(Kind::Close, true, None, &Real);
-            let call = Call { patience: Patience::Until(None), ..begun };
+            let call = locked.machine.begin(Kind::Close, true, None, &Real);
             let _ = locked.drive(call, false, |machine, call| machine.poll(call, &Real));
             drop(locked);
             shared.stream.abandon();

@@ -324,10 +324,6 @@ impl<F> Core<F> {
     pub fn backend(&self) -> Option<Backend> {
         self.place.as_ref().and_then(Place::backend)
     }
-
-    pub fn is_taken(&self) -> bool {
-        self.machine.is_lent()
-    }
 }
 
 impl Setup {

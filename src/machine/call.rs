@@ -83,13 +83,6 @@ pub(crate) struct Stir {
     pub drained: bool,
 }
 
-impl Stir {
-    #[inline]
-    pub fn is_any(self) -> bool {
-        self.state || self.input || self.drained
-    }
-}
-
 impl Machine {
     /// Begins a call. `timeout` bounds it, if it may wait.
     #[inline]

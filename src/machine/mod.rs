@@ -50,7 +50,7 @@ use crate::error::Error;
 
 pub(crate) use call::{Call, Kind, Patience, Step, Stir, Waits};
 pub(crate) use deliver::{Due, Installed};
-pub(crate) use ending::{End, CLOSE_TIMEOUT};
+pub(crate) use ending::CLOSE_TIMEOUT;
 pub(crate) use job::{Job, Received, SendLease, Sent, Tries, Which};
 pub(crate) use outcome::{not_open, own, taken};
 pub(crate) use send::After;

@@ -15,7 +15,7 @@ use crate::sync::{AtomicBool, AtomicU8, Condvar, Mutex, Ordering};
 /// four are `SeqCst`, so one of the two sees the other. A ringer that is slow may knock when the owner has gone on
 /// already: the owner then looks once more than it must.
 #[derive(Default)]
-pub(crate) struct Doorbell {
+pub struct Doorbell {
     rung: AtomicBool,
     asleep: AtomicU8,
     lock: Mutex<()>,

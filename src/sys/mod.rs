@@ -33,7 +33,7 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
-pub(crate) use doorbell::Doorbell;
+pub use doorbell::Doorbell;
 #[cfg(unix)]
 pub(crate) use unix::*;
 
@@ -43,7 +43,7 @@ pub(crate) const SLICE: Duration = Duration::from_millis(20);
 
 /// What is wanted of a descriptor, or what has come of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(crate) struct Ready {
+pub struct Ready {
     pub readable: bool,
     pub writable: bool,
 }
@@ -63,7 +63,7 @@ impl Ready {
 
 /// How a wait has ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Woken {
+pub enum Woken {
     /// It is worth trying this.
     Ready(Ready),
     /// The doorbell, or a signal.

@@ -16,4 +16,4 @@ pub(crate) use socket::{
 pub(crate) use wait::wait;
 
 /// Of a stream that outlives its use; borrowed while it is waited for.
-pub(crate) type Descriptor = std::os::fd::RawFd;
+pub type Descriptor = std::os::fd::RawFd;
