@@ -165,7 +165,6 @@ impl Error {
     }
 
     /// The same error, its text led by the peer's name, unless that stands there already.
-    #[allow(dead_code, reason = "for the file, which is being rewritten")]
     pub(crate) fn naming(self, peer: &str) -> Error {
         match self.0.named {
             true => self,
@@ -174,14 +173,12 @@ impl Error {
     }
 
     /// The text names the peer already.
-    #[allow(dead_code, reason = "for the file, which is being rewritten")]
     pub(crate) fn named(mut self) -> Error {
         self.story().named = true;
         self
     }
 
     /// The text repeats that of `cause`, with the peer that it names: of a stream that is a file itself, say.
-    #[allow(dead_code, reason = "for the file, which is being rewritten")]
     pub(crate) fn named_as(mut self, cause: &(dyn StdError + 'static)) -> Error {
         self.story().named |= names_peer(cause);
         self

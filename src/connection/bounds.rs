@@ -93,10 +93,12 @@ impl Spent {
 impl Connection {
     /// Bytes of answers that TLS made by itself (to key updates, to renegotiations it refuses) and that have not been sent:
     /// those in the output, and in output taken before the last [`answers_sent`](Connection::answers_sent).
+    pub(crate) fn answers(&self) -> usize {
         self.spent.owed()
     }
 
     /// All output that was taken has been handed to the stream.
+    pub(crate) fn answers_sent(&mut self) {
         self.spent.sent();
     }
 

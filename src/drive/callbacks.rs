@@ -101,9 +101,7 @@ impl<S: Transport, F: Face<S>> Locked<'_, S, F> {
             Due::Accept => InHand::Accept(slots.accept.start()),
             Due::Read(n) => InHand::Read(slots.read.start(), n),
             Due::Write => InHand::Write(slots.write.start()),
-            Due::Close(result) => {
-                InHand::Close(slots.close.start(), result.map_err(|error| shared.told(error)))
-            }
+            Due::Close(result) => InHand::Close(slots.close.start(), result.map_err(|error| shared.told(error))),
             Due::Forget => {
                 let all = std::mem::take(slots);
                 let installed = self.slots.installed();

@@ -26,7 +26,11 @@ pub(crate) enum Caller {
 impl<S: Transport, F> Shared<S, F> {
     /// Reads or peeks: `take` says how much it got.
     #[inline]
-    pub fn read(&self, caller: Caller, mut take: impl FnMut(&mut Connection) -> io::Result<usize>) -> io::Result<usize> {
+    pub fn read(
+        &self,
+        caller: Caller,
+        mut take: impl FnMut(&mut Connection) -> io::Result<usize>,
+    ) -> io::Result<usize> {
         let _call = InCall::begin();
         let mut locked = self.lock();
         let timeout = locked.machine.read_timeout();

@@ -124,4 +124,3 @@ fn run(backend: Backend) {
         let _ = turned.map(|turned| turned.map_err(|_| thread::sleep(crate::sys::SLICE)));
     }
 }
-

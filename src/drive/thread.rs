@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use super::perform::{Briefly, Performed};
 use super::{Locked, Parked};
-use crate::machine::{Call, Kind, Manner, Machine, Patience, Step, Tries, Waits};
+use crate::machine::{Call, Kind, Machine, Manner, Patience, Step, Tries, Waits};
 use crate::stream::Transport;
 use crate::sys::{Doorbell, Ready, Woken, SLICE};
 

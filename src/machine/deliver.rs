@@ -81,10 +81,6 @@ impl Machine {
         }
     }
 
-    pub fn installed(&self) -> Installed {
-        self.deliver.installed
-    }
-
     pub fn pause_reading(&mut self, paused: bool, clock: &impl Clock) {
         if std::mem::replace(&mut self.deliver.paused, paused) != paused {
             self.note_timeouts(clock);
@@ -102,10 +98,6 @@ impl Machine {
     /// The backend owns a handle from now on. False if it has one.
     pub fn keep(&mut self) -> bool {
         !std::mem::replace(&mut self.deliver.kept, true)
-    }
-
-    pub fn is_kept(&self) -> bool {
-        self.deliver.kept
     }
 
     /// The backend gives its handle up.
@@ -268,9 +260,7 @@ impl Machine {
         let is_ending = self.end.is_under_way();
         Interest {
             // After `shutdown(Read)` what comes is of use to a handshake and to an end that is under way only.
-            readable: !self.is_done()
-                && !self.tls.has_ended()
-                && (!self.receive.shut || !self.settled() || is_ending),
+            readable: !self.is_done() && !self.tls.has_ended() && (!self.receive.shut || !self.settled() || is_ending),
             // Where the next call needs nothing more to come to its end: a wait that ends at once.
             writable: (is_ending && self.tls.has_ended()) || self.has_output() || self.is_to_begin(),
         }

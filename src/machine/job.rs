@@ -184,9 +184,8 @@ impl Machine {
 
     /// The stream's code has panicked: that direction has failed.
     pub fn lease_lost(&mut self, which: Which, clock: &impl Clock) {
-        let error = |doing: &str| {
-            Error::new(ErrorKind::Other, format!("{doing}: the code of the wrapped stream has panicked"))
-        };
+        let error =
+            |doing: &str| Error::new(ErrorKind::Other, format!("{doing}: the code of the wrapped stream has panicked"));
         match which {
             Which::Receive => {
                 self.receive.lent = false;

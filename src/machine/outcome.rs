@@ -17,10 +17,10 @@
 use std::io;
 
 use super::ending::End;
+use super::state::State;
 use super::Machine;
 use crate::connection::write_shut_down;
 use crate::error::{Error, ErrorKind};
-use super::state::State;
 
 #[derive(Debug, Default)]
 pub(super) struct Outcome {

@@ -212,7 +212,8 @@ impl Machine {
 
     pub(super) fn waits_to_send(&self, call: &Call) -> Waits {
         let is_reading_ahead = call.patience != Patience::Never || call.kind == Kind::Close;
-        let waits = if is_reading_ahead { self.waits_of_writers() } else { Waits { may_send: true, ..Waits::default() } };
+        let waits =
+            if is_reading_ahead { self.waits_of_writers() } else { Waits { may_send: true, ..Waits::default() } };
         Waits {
             writable: self.send.is_free() && self.has_output(),
             send_lease: !self.send.is_free(),
