@@ -57,11 +57,13 @@ pub(super) struct Ending {
     stream_ended: bool,
     /// Nobody has a handle any more, and something may still be on its way; how much, when that was last asked.
     outstanding: Option<usize>,
+    /// `close` in a backend has done what goes at once; the rest is the backend's.
+    pub held: bool,
 }
 
 impl Ending {
     pub fn new(close_timeout: Duration) -> Ending {
-        Ending { state: End::Not, close_timeout, owes_stream_end: false, stream_ended: false, outstanding: None }
+        Ending { state: End::Not, close_timeout, owes_stream_end: false, stream_ended: false, outstanding: None, held: false }
     }
 
     #[inline]
@@ -108,6 +110,12 @@ impl Machine {
         }
     }
 
+    /// The same, in a backend: what goes without waiting goes now, and the backend finishes it.
+    pub fn begin_close_in_backend(&mut self, clock: &impl Clock) {
+        self.end.held = !self.is_over();
+        self.begin_close(clock);
+    }
+
     /// `close_clean` begins, or goes on. What has been asked of a backend has the read time-out.
     pub fn begin_clean(&mut self, clock: &impl Clock) {
         if matches!(self.end.state, End::Not | End::Clean { .. }) {
@@ -134,21 +142,23 @@ impl Machine {
     }
 
     /// The last handle has gone, and something may still be on its way: so many bytes that the system knows of.
-    pub fn linger(&mut self, outstanding: usize, clock: &impl Clock) {
+    pub fn linger(&mut self, outstanding: usize) {
         self.end.outstanding = Some(outstanding);
-        self.look(clock);
     }
 
     pub fn lingers(&self) -> bool {
         self.end.lingers()
     }
 
-    /// How much of what was sent the peer has not acknowledged: less than before is progress.
+    /// How much of what was sent the peer has not acknowledged, asked while the file lingers: less than before is progress,
+    /// and with nothing left there is nothing to wait for.
     pub fn note_outstanding(&mut self, bytes: usize, clock: &impl Clock) {
-        if self.end.outstanding.is_some_and(|before| bytes < before) {
-            self.end.outstanding = Some(bytes);
-            if let End::Drain { .. } = self.end.state {
-                self.end.state = End::Drain { until: clock.now() + self.end.patience() };
+        let Some(before) = self.end.outstanding.replace(bytes) else { return };
+        if let End::Drain { .. } = self.end.state {
+            match bytes {
+                0 => self.finish(Ok(())),
+                _ if bytes < before => self.end.state = End::Drain { until: clock.now() + self.end.patience() },
+                _ => {}
             }
         }
     }
@@ -174,6 +184,9 @@ impl Machine {
 
     /// As far as it goes without I/O.
     pub(super) fn step_end(&mut self, clock: &impl Clock) {
+        if self.end.held {
+            return;
+        }
         match self.end.state {
             End::Flush { .. } => {
                 if self.settled() || self.send.queue.is_empty() {

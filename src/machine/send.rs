@@ -170,13 +170,16 @@ impl Machine {
     /// Our end is to be said, and nothing is in front of it.
     #[inline]
     pub(super) fn owes_end(&self) -> bool {
-        if self.send.end != OurEnd::Asked {
+        if !self.has_end_to_say() {
             return false;
         }
-        let may_speak = self.settled() || (self.end.is_closing() && self.send.queue.is_empty());
-        may_speak
-            && self.send.queue.is_empty()
-            && self.send.current.is_none()
+        let may_speak = self.settled() || self.end.is_closing();
+        may_speak && self.send.queue.is_empty() && self.send.current.is_none()
+    }
+
+    /// Our end is to be said, when all else has been.
+    pub(super) fn has_end_to_say(&self) -> bool {
+        self.send.end == OurEnd::Asked
             && self.outcome.send_failure.is_none()
             && !self.is_clean_end_said()
             && !self.lend.is_returned()
