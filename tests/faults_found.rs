@@ -2,7 +2,11 @@
 //! The peer is a bare TLS library, or one that puts any record on the wire.
 #![cfg(unix)]
 
+#[path = "faults_found/callbacks.rs"]
+mod callbacks;
 mod common;
+#[path = "faults_found/drops.rs"]
+mod drops;
 #[path = "faults_found/ends.rs"]
 mod ends;
 #[path = "faults_found/evil.rs"]
@@ -12,3 +16,5 @@ mod records;
 #[allow(dead_code)]
 #[path = "callbacks/rig.rs"]
 mod rig;
+#[path = "faults_found/sharing.rs"]
+mod sharing;
