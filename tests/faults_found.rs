@@ -2,6 +2,8 @@
 //! The peer is a bare TLS library, or one that puts any record on the wire.
 #![cfg(unix)]
 
+#[path = "faults_found/bounds.rs"]
+mod bounds;
 #[path = "faults_found/callbacks.rs"]
 mod callbacks;
 mod common;
@@ -11,6 +13,8 @@ mod drops;
 mod ends;
 #[path = "faults_found/evil.rs"]
 mod evil;
+#[path = "faults_found/panics.rs"]
+mod panics;
 #[path = "faults_found/records.rs"]
 mod records;
 #[allow(dead_code)]

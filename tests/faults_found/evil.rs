@@ -186,7 +186,8 @@ impl Evil {
             [&seq[..], &header(head[0], sealed.len() - 16)].concat()
         };
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let plain = keys.key.open_in_place(nonce, Aad::from(aad), &mut sealed).map_err(|e| io::Error::other(e.to_string()))?;
+        let plain =
+            keys.key.open_in_place(nonce, Aad::from(aad), &mut sealed).map_err(|e| io::Error::other(e.to_string()))?;
         if !self.is_tls13 {
             return Ok(Some((head[0], plain.to_vec())));
         }

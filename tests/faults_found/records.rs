@@ -73,10 +73,14 @@ fn e_refused_renegotiations_of_a_peer_that_reads_nothing_cost_a_bounded_amount()
     const REQUESTS: usize = 20_000;
     on_each(&[Version::Tls1_2], |engine, role, version| {
         let (file, evil) = evil_pair(engine, role, version, SslFile::options());
-        let sender = bother(evil, REQUESTS, match role {
-            Role::Client => hello_request,
-            Role::Server => client_hello,
-        });
+        let sender = bother(
+            evil,
+            REQUESTS,
+            match role {
+                Role::Client => hello_request,
+                Role::Server => client_hello,
+            },
+        );
         let made = made_while_reading(&file, REQUESTS);
         assert!(made < HELD as u64, "{made} bytes made for {REQUESTS} requests");
         drop(file);

@@ -78,7 +78,7 @@ fn f_send_beside_a_write_is_bounded_by_the_send_limit() {
         };
         let big = pattern(6, BIG);
         thread::scope(|t| {
-            t.spawn(|| { &client }.write_all(&big).expect("write"));
+            let writer = t.spawn(|| { &client }.write_all(&big));
             until_busy(&client);
             { &server }.read_exact(&mut [0]).expect("read");
             send(&client);
@@ -90,6 +90,7 @@ fn f_send_beside_a_write_is_bounded_by_the_send_limit() {
             });
             // Waits for all that is accepted.
             { &client }.flush().expect("flush");
+            writer.join().expect("writer").expect("write");
             client.close().expect("close");
         });
     });
@@ -161,8 +162,9 @@ fn g_two_ends_whose_readers_answer_get_past_a_big_write_each_way() {
 /// The answers do not fit under the send limit, so that they wait for their turn: that thread reads ahead meanwhile.
 #[test]
 fn g_two_ends_that_answer_with_writes_beyond_the_send_limit_get_on() {
-    // More than small buffers take, less than is read ahead.
-    const QUITE_BIG: usize = 900 << 10;
+    // More than small buffers take; with the answer less than is read ahead.
+    const QUITE_BIG: usize = 600 << 10;
+    const ANSWER: usize = 300 << 10;
     on_each_engine(|engine| {
         let (client, server) = tls_pair(engine);
         for file in [&client, &server] {
@@ -170,7 +172,7 @@ fn g_two_ends_that_answer_with_writes_beyond_the_send_limit_get_on() {
             socket.set_send_buffer_size(32 << 10).expect("buffer");
             socket.set_recv_buffer_size(32 << 10).expect("buffer");
         }
-        let (up, down, answer) = (pattern(7, QUITE_BIG), pattern(8, QUITE_BIG), pattern(9, 600 << 10));
+        let (up, down, answer) = (pattern(7, QUITE_BIG), pattern(8, QUITE_BIG), pattern(9, ANSWER));
         let behind = |big: &[u8]| [big, &answer].concat();
         let barrier = std::sync::Barrier::new(2);
         let meet = || {
