@@ -134,14 +134,15 @@ fn b_a_reset_behind_the_client_hello_is_told_at_once() {
     });
 }
 
+const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
+/// The close time-out twice, and a machine that is busy.
+const BOUND: Duration = Duration::from_secs(1);
+/// Made in advance, as no peer makes them faster than they are read.
+const AHEAD: usize = 1_200_000;
+
 /// The peer sends records of one byte without end, and reads nothing.
 #[test]
 fn i_close_keeps_its_bound_while_the_peer_goes_on_sending() {
-    const CLOSE_TIMEOUT: Duration = Duration::from_millis(100);
-    // The close time-out twice, and a machine that is busy.
-    const BOUND: Duration = Duration::from_secs(1);
-    // Made in advance, as no peer makes them faster than they are read.
-    const AHEAD: usize = 1_200_000;
     on_each_engine_and_role(|engine, role| {
         let version = if role == Role::Client { Version::Tls1_3 } else { Version::Tls1_2 };
         let options = SslFile::options().close_timeout(CLOSE_TIMEOUT);
