@@ -13,6 +13,8 @@ mod drops;
 mod ends;
 #[path = "faults_found/evil.rs"]
 mod evil;
+#[path = "faults_found/new_api.rs"]
+mod new_api;
 #[path = "faults_found/panics.rs"]
 mod panics;
 #[path = "faults_found/records.rs"]

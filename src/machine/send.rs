@@ -35,6 +35,8 @@ pub(super) struct Sending {
     pub limit: usize,
     /// Somebody sends.
     pub lent: bool,
+    /// Something of a user's.
+    pub has_accepted: bool,
     /// The stream takes no more for now.
     pub full: bool,
     pub after: After,
@@ -66,6 +68,7 @@ impl Sending {
         Sending {
             limit,
             lent: false,
+            has_accepted: false,
             full: false,
             after: After::Nothing,
             queue: Buffer::default(),
@@ -137,6 +140,11 @@ impl Machine {
     #[inline]
     pub fn unsent(&self) -> usize {
         self.send.queue.len() + self.send.encrypted + self.send.flight_plain
+    }
+
+    /// Something was ever accepted.
+    pub fn has_accepted(&self) -> bool {
+        self.send.has_accepted
     }
 
     /// The stream is owed something that needs nothing but room.
