@@ -95,6 +95,11 @@ mod filter {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read, Write};
+    use std::net::Shutdown;
+    use std::thread;
+
+    use socket2::SockRef;
 
     #[test]
     fn what_is_in_the_queue_is_taken_and_with_a_filter_nobody_comes_behind() {
@@ -111,10 +116,51 @@ mod tests {
             let late = TcpStream::connect_timeout(&addr, Duration::from_millis(200)).expect_err("nobody answers");
             assert_eq!(late.kind(), io::ErrorKind::TimedOut, "{late}");
             // Established connections are as they were.
-            use std::io::{Read, Write};
             for (mut client, (mut server, _)) in clients.into_iter().zip(taken) {
                 client.write_all(b"x").expect("write");
                 server.read_exact(&mut [0]).expect("read");
+            }
+        }
+    }
+
+    /// Stops a listener whose clients connect in a loop; gives what became of the last connection of each.
+    fn stop_under_load() -> Vec<io::Error> {
+        const CLIENTS: usize = 4;
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        listener.set_nonblocking(true).expect("nonblocking");
+        let addr = listener.local_addr().expect("addr");
+        // Each waits until it has been taken: a queue that overflows is another matter.
+        let connect = || loop {
+            let connected = TcpStream::connect(addr);
+            let refused = match connected.map(|mut stream| stream.read_exact(&mut [0])) {
+                Ok(Ok(())) => continue,
+                Ok(Err(e)) => return io::Error::other(format!("connected, and then {e}")),
+                Err(e) => e,
+            };
+            return refused;
+        };
+        let take = |mut stream: TcpStream| stream.write_all(b"x").expect("write");
+        thread::scope(|t| {
+            let clients: Vec<_> = (0..CLIENTS).map(|_| t.spawn(connect)).collect();
+            let mut taken = 0;
+            while taken < 200 {
+                if let Ok((stream, _)) = listener.accept() {
+                    take(stream);
+                    taken += 1;
+                }
+            }
+            empty(&listener, |stream, _| take(stream)).expect("empty");
+            SockRef::from(&listener).shutdown(Shutdown::Both).expect("shutdown");
+            clients.into_iter().map(|client| client.join().expect("client")).collect()
+        })
+    }
+
+    #[cfg(any(target_os = "linux", target_os = "android"))]
+    #[test]
+    fn a_connection_that_is_made_while_listening_ends_is_taken() {
+        for _ in 0..5 {
+            for e in stop_under_load() {
+                assert_eq!(e.kind(), io::ErrorKind::ConnectionRefused, "{e}");
             }
         }
     }

@@ -112,8 +112,11 @@ impl Settings {
         }
     }
 
-    /// Of those under way, the one that has been waiting longest of those from which nothing has come.
+    /// Who has to give way first. After `finish` nobody has: those who wait are no newcomers.
     pub fn oldest_silent(&mut self) -> Option<(u64, Instant)> {
+        if self.phase != Phase::Listening {
+            return None;
+        }
         while let Some(id) = self.silent.first().copied() {
             match self.pending.get(&id) {
                 Some(pending) if pending.file.traffic().bytes_received == 0 => return Some((id, pending.since)),
