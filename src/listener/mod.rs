@@ -34,7 +34,7 @@ use shared::Shared;
 /// let identity = Identity::from_pem_files("cert.pem", "key.pem")?;
 /// let listener = SslListener::bind("127.0.0.1:8443", &Context::server(identity)?)?;
 /// for file in listener.incoming() {
-///     let mut file = file?;
+///     let mut file = file?; // neither for a client's sake nor for want of descriptors: see `accept`
 ///     thread::spawn(move || {
 ///         let mut line = [0; 100];
 ///         let n = file.read(&mut line)?; // shakes hands
@@ -136,7 +136,8 @@ impl SslListener {
         self.shared.settings.lock().context = context.clone();
     }
 
-    /// The handshake time-out of files accepted from now on. Default: as [`SslOptions::handshake_timeout`].
+    /// The handshake time-out of files accepted from now on. Default: as
+    /// [`SslOptions::handshake_timeout`](crate::SslOptions::handshake_timeout).
     pub fn set_handshake_timeout(&self, timeout: Option<Duration>) {
         self.shared.settings.lock().handshake_timeout = Some(timeout);
     }
