@@ -1,8 +1,10 @@
 //! Which errors of `accept` pass by themselves.
 
 use std::io;
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use rustix::io::Errno;
+use socket2::SockRef;
 
 /// What to do about an error of `accept`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -33,6 +35,27 @@ pub(super) fn passes(e: &io::Error) -> Passes {
         // The last one is also what a socket says that can't accept at all: no reason to spin.
         Some(Errno::MFILE | Errno::NFILE | Errno::NOBUFS | Errno::NOMEM | Errno::OPNOTSUPP) => Passes::Later,
         _ => Passes::Never,
+    }
+}
+
+/// Until a connection has come. A listener that does not block waits for nothing else either.
+pub(super) fn accept(
+    listener: &TcpListener,
+    check_open: impl Fn() -> io::Result<()>,
+    rest: impl Fn(),
+) -> io::Result<(TcpStream, SocketAddr)> {
+    loop {
+        check_open()?;
+        let e = match listener.accept() {
+            Ok(accepted) => return Ok(accepted),
+            Err(e) => e,
+        };
+        check_open()?;
+        match passes(&e) {
+            Passes::AtOnce => {}
+            Passes::Later if !SockRef::from(listener).nonblocking()? => rest(),
+            _ => return Err(e),
+        }
     }
 }
 

@@ -4,6 +4,8 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
+use rustix::net::{recv, RecvFlags};
+
 use crate::backend::Place;
 use crate::context::Context;
 use crate::file::SslFile;
@@ -122,6 +124,19 @@ impl Settings {
                 Some(pending) if pending.file.traffic().bytes_received == 0 => return Some((id, pending.since)),
                 _ => self.silent.remove(&id),
             };
+        }
+        None
+    }
+
+    /// Who has to give way, to be dropped without the lock.
+    pub fn take_silent(&mut self) -> Option<Pending> {
+        while let Some((id, _)) = self.oldest_silent().filter(|(_, since)| since.elapsed() >= SILENCE) {
+            let peek = |file: &SslFile| recv(file.get_ref(), &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+            if !self.pending.get(&id).is_some_and(|pending| peek(&pending.file).is_ok_and(|(n, _)| n > 0)) {
+                return self.remove(id);
+            }
+            // It has come while the backend was busy elsewhere.
+            self.silent.remove(&id);
         }
         None
     }

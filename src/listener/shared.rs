@@ -7,11 +7,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
-use rustix::net::{recv, RecvFlags};
 use socket2::SockRef;
 
 use super::callbacks::ListenerCallbacks;
-use super::passing::{passes, Passes};
+use super::passing::{self, passes, Passes};
 use super::queue;
 use super::settings::{Pending, Phase, Settings, FAIR_SHARE, REST, SILENCE};
 use crate::backend::{Backend, Happened, Place, Source};
@@ -53,26 +52,18 @@ impl Shared {
         }
     }
 
-    /// Waits until a connection has come, past errors that pass.
+    /// As std's, past errors that pass.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        loop {
-            self.check_open()?;
-            let e = match self.listener.accept() {
-                Ok(accepted) => return Ok(accepted),
-                Err(e) => e,
-            };
-            self.check_open()?;
-            match passes(&e) {
-                Passes::AtOnce => {}
-                Passes::Later if !SockRef::from(&self.listener).nonblocking()? => {
-                    let mut settings = self.settings.lock();
-                    if settings.phase == Phase::Listening {
-                        self.closed.wait_for(&mut settings, REST);
-                    }
+        passing::accept(
+            &self.listener,
+            || self.check_open(),
+            || {
+                let mut settings = self.settings.lock();
+                if settings.phase == Phase::Listening {
+                    self.closed.wait_for(&mut settings, REST);
                 }
-                _ => return Err(e),
-            }
-        }
+            },
+        )
     }
 
     /// A file that shakes hands later, with the settings of the moment.
@@ -103,8 +94,15 @@ impl Shared {
             old.leave(true);
         }
         let mut settings = self.settings.lock();
+        if settings.phase != Phase::Listening {
+            drop(settings);
+            return self.check_open();
+        }
         (settings.watched, settings.alarm) = (false, None);
-        settings.place = Some(backend.add(self.clone())?);
+        let other = settings.place.replace(backend.add(self.clone())?);
+        drop(settings);
+        // Of a thread that did the same.
+        other.inspect(|place| place.leave(false));
         Ok(())
     }
 
@@ -315,31 +313,14 @@ impl Shared {
     /// Gives up the oldest handshake of which nothing has come for too long, if there is one.
     fn drop_silent(&self) -> bool {
         let mut settings = self.settings.lock();
-        while let Some((id, since)) = settings.oldest_silent() {
-            if since.elapsed() < SILENCE {
-                return false;
-            }
-            let has_come = |stream| recv(stream, &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-            if settings
-                .pending
-                .get(&id)
-                .is_some_and(|pending| has_come(pending.file.get_ref()).is_ok_and(|(n, _)| n > 0))
-            {
-                // While the backend was busy elsewhere.
-                settings.silent.remove(&id);
-                continue;
-            }
-            let under_way = settings.under_way();
-            let Some(Pending { file, addr, .. }) = settings.remove(id) else { return false };
-            drop(settings);
-            drop(file);
-            let text = format!(
-                "{addr}: nothing has come for {SILENCE:?}, and {under_way} handshakes leave no room for others"
-            );
-            self.report(addr, Error::new(ErrorKind::TimedOut, text).into());
-            return true;
-        }
-        false
+        let under_way = settings.under_way();
+        let Some(Pending { file, addr, .. }) = settings.take_silent() else { return false };
+        drop(settings);
+        drop(file);
+        let what = format!("{addr}: nothing has come for {SILENCE:?}");
+        let text = format!("{what}, and {under_way} handshakes leave no room for others");
+        self.report(addr, Error::new(ErrorKind::TimedOut, text).into());
+        true
     }
 
     /// What the backend should wait for has changed.
