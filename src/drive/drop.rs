@@ -64,7 +64,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                 return super::linger::adopt(self);
             }
         }
-        let may_read_away = is_plain_stream && !locked.machine.has_ended_stream();
+        let may_read_away = locked.machine.manner() == Manner::Polled && !locked.machine.has_ended_stream();
         self.part(locked, callbacks);
         if may_read_away {
             self.read_away_raw();

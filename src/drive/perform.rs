@@ -119,21 +119,21 @@ impl<S: Transport, F> Locked<'_, S, F> {
             true => After::Push,
             false => After::Nothing,
         };
-        let (sent, performed) = match result {
+        let (owed, result) = match result {
             // What was left behind is no flush owed: the rest of the flight comes first.
-            Ok(Ok(Ok(after))) => (Sent::Took(if flight.is_empty() { after } else { After::Nothing }), Performed::Some),
-            Ok(Ok(Err(e))) => match passing(e, self.machine.manner()) {
-                Ok(performed) => (Sent::Full(After::Flush), performed.unwrap_or(Performed::Full)),
-                Err(e) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
-            },
-            Ok(Err(e)) => match passing(e, self.machine.manner()) {
-                Ok(performed) => (Sent::Full(owed), performed.unwrap_or(Performed::Full)),
-                Err(e) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
-            },
+            Ok(Ok(Ok(after))) => (if flight.is_empty() { after } else { After::Nothing }, Ok(())),
+            Ok(Ok(Err(e))) => (After::Flush, Err(e)),
+            Ok(Err(e)) => (owed, Err(e)),
             Err(panic) => {
                 self.machine.lease_lost(Which::Send, &Real);
                 return Performed::Panicked(panic);
             }
+        };
+        let (sent, performed) = match result.map_err(|e| passing(e, self.machine.manner())) {
+            Ok(()) => (Sent::Took(owed), Performed::Some),
+            Err(Ok(None)) => (Sent::Full(owed), Performed::Full),
+            Err(Ok(Some(performed))) => (Sent::Nothing(owed), performed),
+            Err(Err(e)) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
         };
         self.machine.sent(lease, flight, sent, &Real);
         performed

@@ -65,6 +65,11 @@ impl Machine {
     /// What came of receiving.
     pub fn received(&mut self, _: ReceiveLease, received: Received, clock: &impl Clock) {
         self.receive.lent = false;
+        // That we have ended the stream ourselves says nothing of the peer.
+        if self.end.is_aborted() {
+            self.stir.input = true;
+            return;
+        }
         match received {
             Received::Bytes(bytes) => {
                 self.tls.feed_buffer(bytes);
