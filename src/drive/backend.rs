@@ -101,6 +101,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
         if happened.writable || try_all {
             self.machine.room();
         }
+        if any && self.shared.stream.holds_back() {
+            self.push_on();
+        }
         if happened.hung_up && !self.machine.wants_input() {
             let error = self.shared.stream.take_error().map(|e| stream_error("receiving", e));
             let is_broken = error.is_some();

@@ -107,6 +107,13 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
     }
 
+    /// The stream, a file itself, has output of its own for which it was watched: nobody else may send that, whatever this file
+    /// wants. What comes of it stays with that file.
+    pub(super) fn push_on(&mut self) {
+        let shared = self.shared;
+        drop(self.unlocked(|| caught(|| shared.stream.push())));
+    }
+
     /// The outer error is that of sending; the inner one that of what follows when all has been taken.
     #[inline]
     fn sent(
