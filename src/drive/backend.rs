@@ -101,7 +101,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         if happened.writable || try_all {
             self.machine.room();
         }
-        if any && self.shared.stream.holds_back() {
+        if any && !self.machine.is_returned() && self.shared.stream.holds_back() {
             self.push_on();
         }
         if happened.hung_up && !self.machine.wants_input() {

@@ -224,9 +224,13 @@ impl Machine {
     /// The peer went first: an error only if that cost data.
     fn finish_failed(&mut self) {
         self.drop_output();
-        let failure = self.tls.failure().or(self.outcome.send_failure.as_ref()).filter(|_| self.outcome.lost);
-        let result = failure.map_or(Ok(()), |failure| Err(failure.clone()));
+        let result = self.cost_of_failure().unwrap_or(Ok(()));
         self.finish(result);
+    }
+
+    fn cost_of_failure(&self) -> Option<Result<(), Error>> {
+        let failure = self.tls.failure().or(self.outcome.send_failure.as_ref()).filter(|_| self.outcome.lost)?;
+        Some(Err(failure.clone()))
     }
 
     fn finish(&mut self, result: Result<(), Error>) {
@@ -280,7 +284,8 @@ impl Machine {
         self.look(clock);
         if self.is_done() {
             let given = std::mem::replace(&mut self.outcome.own_given, true) || self.end.state == End::Cleaned;
-            let result = self.outcome.own.clone().filter(|_| !given).unwrap_or(Ok(()));
+            let result = self.outcome.own.clone().or_else(|| self.cost_of_failure());
+            let result = result.filter(|_| !given).unwrap_or(Ok(()));
             return self.done(call, result);
         }
         let waits = Waits {
