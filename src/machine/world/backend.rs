@@ -20,6 +20,7 @@ pub(super) struct Run {
 
 enum Stage {
     Begin(Happened),
+    Begun,
     /// The job that is out receives.
     Working(bool),
     Called(Called),
@@ -66,6 +67,22 @@ impl World {
                 }
                 self.nodes[node].running = true;
                 run.readable = self.take_note(node, happened);
+                if let Under::File(inner) = self.nodes[node].under {
+                    let any = happened.readable || happened.writable;
+                    let is_ours = !self.nodes[node].machine.is_returned();
+                    if any && is_ours && self.nodes[inner].machine.has_output() {
+                        // `push_on`.
+                        run.stage = Stage::Begun;
+                        self.tasks[t].stack.push(Frame::Run(run));
+                        self.release(node);
+                        return self.call(t, inner, crate::machine::Kind::Flush, true, Vec::new(), None, 0);
+                    }
+                }
+                let clock = self.clock();
+                self.nodes[node].machine.tick(&clock);
+            }
+            Stage::Begun => {
+                self.tasks[t].ret = None;
                 let clock = self.clock();
                 self.nodes[node].machine.tick(&clock);
             }
@@ -199,7 +216,9 @@ impl World {
     fn end_run(&mut self, t: usize, node: usize, run: &Run) {
         let it = &mut self.nodes[node];
         it.running = false;
-        it.idle_runs = if run.did > 0 || it.done_then != self.done { 0 } else { it.idle_runs + 1 };
+        // Who has the lease is at it.
+        let is_at_it = it.machine.receive.lent || it.machine.send.lent;
+        it.idle_runs = if run.did > 0 || is_at_it || it.done_then != self.done { 0 } else { it.idle_runs + 1 };
         it.done_then = self.done;
         if it.idle_runs > 2 {
             self.found("liveness: a backend spins: runs that an event began, and nothing changes");

@@ -303,7 +303,7 @@ impl World {
         let wanted = Ready { readable: waits.readable, writable: waits.writable };
         let until = [waits.until, self.stream_deadline(node)].into_iter().flatten().min();
         self.trace(|| format!("t{t} f{node} parks {waits:?}"));
-        let wanted = self.of_net(node, wanted);
+        let wanted = if wanted.is_empty() { wanted } else { self.of_net(node, wanted) };
         self.nodes[node].parked.push(Parked { task: t, waits, wanted, until, rung: false });
         self.tasks[t].parked = Some(node);
     }
@@ -326,7 +326,9 @@ impl World {
         if writable {
             self.nodes[node].machine.room();
         }
-        if std::mem::replace(&mut self.tasks[t].done_then, self.done) != self.done {
+        // Who has the lease is at it.
+        let is_at_it = self.nodes.iter().any(|node| node.machine.receive.lent || node.machine.send.lent);
+        if std::mem::replace(&mut self.tasks[t].done_then, self.done) != self.done || is_at_it {
             self.tasks[t].idle_wakes = 0;
         }
         self.tasks[t].idle_wakes += 1;

@@ -181,6 +181,9 @@ impl World {
     /// What the backend should wait for.
     pub(super) fn wanted(&mut self, node: usize) -> (Happened, Option<Instant>) {
         let machine = &self.nodes[node].machine;
+        if machine.is_returned() {
+            return (Happened::default(), machine.deadline());
+        }
         let wants = Ready { readable: machine.wants_input(), writable: machine.wants_room() };
         let hang_ups = machine.watches_for_hang_up();
         let watched = self.of_net(node, wants);

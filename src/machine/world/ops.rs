@@ -6,7 +6,7 @@ use super::frames::{Ended, Frame, Ret};
 use super::node::{Slot, Under};
 use super::tags::{tagged, CALLS};
 use super::World;
-use crate::machine::{Kind, Manner, Patience, Tries};
+use crate::machine::{Kind, Manner, Tries};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
@@ -312,9 +312,5 @@ impl World {
                 self.begin_dropping(t, inner);
             }
         }
-    }
-
-    pub(super) fn is_waiting(&self, call: &crate::machine::Call) -> bool {
-        call.patience != Patience::Never
     }
 }

@@ -115,7 +115,7 @@ impl Peer {
             layers,
             out: Vec::new(),
             budget: if manners.floods() { 200 + rng.below(400) } else { rng.below(120) },
-            size: rng.pick(&[1, 40, 300, 2000, LONGEST]),
+            size: if manners == Manners::Dripping { 20 } else { rng.pick(&[1, 40, 300, 2000, LONGEST]) },
             sent: Counted::default(),
             got: Written::default(),
             saw_bye: false,
@@ -127,7 +127,9 @@ impl Peer {
 
     /// For a flood that fills what there is to be filled.
     pub fn drown(&mut self) {
-        (self.size, self.budget) = (LONGEST, 1200);
+        if self.manners.floods() {
+            (self.size, self.budget) = (LONGEST, 1200);
+        }
     }
 
     fn top(&self) -> usize {
@@ -147,7 +149,13 @@ impl Peer {
         if self.manners.reads() && !net.to_peer.is_empty() {
             let few = self.manners == Manners::Dripping && rng.percent(90);
             let n = net.to_peer.len();
-            let n = if few { n.min(rng.upto(40)) } else { n.min(rng.size(n)) };
+            let n = if few {
+                n.min(rng.upto(40))
+            } else if rng.percent(50) {
+                n
+            } else {
+                n.min(rng.size(n))
+            };
             let bytes = net.to_peer.as_slice()[..n].to_vec();
             net.to_peer.consume(n);
             self.layers[0].input.extend_from_slice(&bytes);
@@ -161,7 +169,7 @@ impl Peer {
         } else if !self.out.is_empty() {
             let n = self.out.len();
             let n = match self.manners {
-                Manners::Dripping => n.min(rng.upto(3)),
+                Manners::Dripping => n.min(rng.upto(6)),
                 _ if rng.percent(30) => rng.upto(n),
                 _ => n,
             };

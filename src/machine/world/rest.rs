@@ -95,8 +95,8 @@ impl World {
             let kind = frame.call.kind;
             match step {
                 Step::Wait(waits) => {
-                    let of_net =
-                        self.of_net(node, Ready { readable: waits.readable, writable: waits.writable });
+                    let of_file = Ready { readable: waits.readable, writable: waits.writable };
+                    let of_net = if of_file.is_empty() { of_file } else { self.of_net(node, of_file) };
                     asked.readable |= of_net.readable;
                     asked.writable |= of_net.writable;
                     if self.net.reset && self.is_polled() {
@@ -142,7 +142,7 @@ impl World {
         let (watched, alarm) = (it.watched, it.alarm);
         let (wanted, due_at) = self.wanted(node);
         if watched != wanted || alarm != due_at {
-            self.found(&format!("liveness: f{node} the backend watches {watched:?} instead of {wanted:?}"));
+            self.found(&format!("liveness: f{node} the backend watches {watched:?} instead of {wanted:?}, until {alarm:?} instead of {due_at:?}"));
         }
         if self.nodes[node].machine.is_due() {
             self.found("liveness: the backend was not told that something is due");
@@ -163,7 +163,7 @@ impl World {
             self.found(&format!("liveness: the stream is dead, and close is not told; settled {settled}"));
         }
         let it = &self.nodes[node];
-        if it.machine.unsent() > 0 {
+        if it.machine.unsent() > 0 && it.machine.tls.failure().is_none() {
             self.found("liveness: the stream is dead, and bytes wait to be sent");
         }
     }
@@ -240,7 +240,8 @@ impl World {
 
     /// What was accepted is with a peer that reads, if nobody was told otherwise.
     fn check_arrived(&mut self) {
-        let is_kind = self.peer.manners.is_kind() && !self.net.reset;
+        // A reset from our system, after the time-out of a close, can cost what is on its way.
+        let is_kind = self.peer.manners.is_kind() && !self.net.reset && !self.net.peer_reset;
         for (id, accepted) in self.writes.clone().into_iter().enumerate() {
             let got = self.peer.got.counts[id];
             match accepted {
@@ -268,6 +269,7 @@ impl World {
             && self.peer.manners != super::peer::Manners::Flooding
             && !self.net.reset
             && !self.lost
+            && self.patience >= super::super::CLOSE_TIMEOUT
             && self.is_polled()
             && top.machine.last_error().is_none()
     }
