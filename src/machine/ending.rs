@@ -235,6 +235,8 @@ impl Machine {
 
     fn finish(&mut self, result: Result<(), Error>) {
         self.drop_output();
+        // Nobody may read what came behind a gap.
+        self.tls.discard_input();
         // A silent peer may still be reading: a socket that were closed for reading too would answer what the peer sends
         // late (session tickets, say) with a reset, and what is on its way to the peer would be lost.
         if result.is_err() || self.tls.has_ended() || self.tls.has_discarded() {

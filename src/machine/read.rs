@@ -61,6 +61,8 @@ impl Machine {
     pub fn received(&mut self, _: ReceiveLease, received: Received, clock: &impl Clock) {
         self.receive.lent = false;
         match received {
+            // What was in front of it has been thrown away.
+            Received::Bytes(_) if matches!(self.end.state, End::Over { .. }) => {}
             Received::Bytes(bytes) => {
                 self.tls.feed_buffer(bytes);
                 self.times.received(self.driven, clock);
