@@ -55,8 +55,8 @@ pub(super) struct Sending {
     /// Those that wait for theirs.
     pub tickets: VecDeque<u64>,
     next_ticket: u64,
-    /// Bytes ever taken out of the queue.
-    pub loaded: u64,
+    /// Bytes ever taken out of the queue, less those that were put in front of others.
+    pub loaded: i64,
     /// How often all output has been handed to the stream.
     pub drained: u64,
 }
@@ -120,6 +120,17 @@ impl Sending {
         }
         self.current = Some(ticket);
         self.ahead = self.queue.len();
+    }
+
+    /// Into the queue, behind what goes before the write at hand and in front of what others have left behind it.
+    pub fn queue_at_hand(&mut self, bytes: &[u8]) {
+        if self.queue.len() == self.ahead {
+            return self.queue.append(bytes);
+        }
+        let mut all = self.queue.take_vec();
+        drop(all.splice(self.ahead..self.ahead, bytes.iter().copied()));
+        self.queue.append(&all);
+        self.loaded -= bytes.len() as i64;
     }
 
     pub fn leave(&mut self, ticket: u64) {
@@ -241,7 +252,7 @@ impl Machine {
         let chunk = &queue.as_slice()[..queue.len().min(most)];
         if let Ok(n) = self.tls.write(chunk) {
             *encrypted += n;
-            *loaded += n as u64;
+            *loaded += n as i64;
             *ahead = ahead.saturating_sub(n);
             queue.consume(n);
         }
