@@ -257,7 +257,7 @@ impl Machine {
 
     /// What an event loop of the user's should wait for.
     pub fn interest(&self) -> Interest {
-        let is_ending = self.end.is_under_way();
+        let is_ending = self.end.is_under_way() && !self.is_done();
         Interest {
             // After `shutdown(Read)` what comes is of use to a handshake and to an end that is under way only.
             readable: !self.is_done() && !self.tls.has_ended() && (!self.receive.shut || !self.settled() || is_ending),

@@ -99,7 +99,7 @@ impl Ending {
 impl Machine {
     /// `close` begins.
     pub fn begin_close(&mut self, clock: &impl Clock) {
-        if matches!(self.end.state, End::Not | End::Clean { .. }) && !self.lend.is_returned() {
+        if matches!(self.end.state, End::Not | End::Clean { .. }) && !self.lend.is_leaving() {
             self.end.state = End::Flush { progress: clock.now() };
             self.outcome.own = None;
             self.send.ask_end();
@@ -121,7 +121,7 @@ impl Machine {
 
     /// Ends it at once, without close_notify. What was not sent is lost.
     pub fn abort(&mut self) {
-        if self.is_lent() || self.is_done() {
+        if self.is_lent() || self.is_done() || self.lend.is_leaving() {
             return;
         }
         self.outcome.own_given = true;
@@ -331,7 +331,7 @@ impl Machine {
         self.wait(call, waits, clock)
     }
 
-    fn clean_failure(&self) -> Option<Error> {
+    pub(super) fn clean_failure(&self) -> Option<Error> {
         let failure = self.tls.failure().or(self.outcome.send_failure.as_ref()).or(self.tls.read_error());
         failure.cloned()
     }
