@@ -218,8 +218,8 @@ impl World {
         it.running = false;
         // Who has the lease is at it.
         let is_at_it = it.machine.receive.lent || it.machine.send.lent;
-        it.idle_runs = if run.did > 0 || is_at_it || it.done_then != self.done { 0 } else { it.idle_runs + 1 };
-        it.done_then = self.done;
+        let then = std::mem::replace(&mut it.done_then, (self.done, Some(self.now)));
+        it.idle_runs = if run.did > 0 || is_at_it || then != it.done_then { 0 } else { it.idle_runs + 1 };
         if it.idle_runs > 2 {
             self.found("liveness: a backend spins: runs that an event began, and nothing changes");
         }

@@ -173,7 +173,7 @@ impl World {
             Due::Read(n) => {
                 // A clean close that has failed is told, and what still comes is delivered.
                 let is_closed = close_told && !matches!(it.machine.end.state, End::Clean { .. } | End::Cleaned);
-                if *n == 0 || is_closed || (it.slots.accept.is_set() && !accept_told) {
+                if *n == 0 || is_closed || (it.slots.accept.is_set() && !accept_told && !close_told) {
                     found = Some("delivery: read is told out of order");
                 }
                 let data = std::mem::take(&mut self.scratch);

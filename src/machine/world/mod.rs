@@ -260,7 +260,10 @@ impl World {
                 if did && self.peer.budget > 0 {
                     self.now += Duration::from_micros(self.rng.below(8000) as u64);
                 }
-                self.trace(|| format!("peer {did}: {} to us, {} to it, reset {}, fin {}", self.net.to_us.len(), self.net.to_peer.len(), self.net.reset, self.net.fin));
+                if did {
+                    let Net { to_us, to_peer, reset, fin, .. } = &self.net;
+                    self.trace(|| format!("peer: {} to us, {} to it, {reset} {fin}", to_us.len(), to_peer.len()));
+                }
                 did
             }
             Err(what) => {

@@ -95,7 +95,7 @@ pub(super) struct Node {
     pub forgotten: bool,
     /// Runs in a row that an event began and that did nothing.
     pub idle_runs: u32,
-    pub done_then: u64,
+    pub done_then: (u64, Option<Instant>),
     /// When `close` began, or the peer last took something since.
     pub closing: Option<Instant>,
     /// Something that waits for room has been begun.
@@ -125,7 +125,7 @@ impl Node {
             close_told: false,
             forgotten: false,
             idle_runs: 0,
-            done_then: 0,
+            done_then: (0, None),
             closing: None,
             wrote: false,
             ended: false,

@@ -119,10 +119,14 @@ impl World {
             readable: asked.readable && !waited.readable,
             writable: asked.writable && !waited.writable,
         };
-        let held = self.tasks.iter().any(|task| matches!(task.stack.last(), Some(Frame::Io(_))));
-        if !lost.is_empty() && !held {
+        if !lost.is_empty() && !self.is_held() {
             self.found(&format!("liveness: f{node} a wake-up was lost: nobody waits for {lost:?}"));
         }
+    }
+
+    /// Somebody is in the stream, for a slice, or for as long as it holds him.
+    fn is_held(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task.stack.last(), Some(Frame::Io(_))))
     }
 
     fn watched_by_backends(&self) -> Ready {
@@ -136,7 +140,7 @@ impl World {
     /// The backend waits for what it should.
     fn check_backend(&mut self, node: usize) {
         let it = &self.nodes[node];
-        if !it.place || it.running {
+        if !it.place || it.running || self.is_held() {
             return;
         }
         let (watched, alarm) = (it.watched, it.alarm);
