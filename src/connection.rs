@@ -442,6 +442,11 @@ impl Connection {
         std::mem::take(&mut self.wire.outgoing)
     }
 
+    /// The stream takes nothing more: nothing more is made for it.
+    pub(crate) fn mute(&mut self) {
+        self.wire.mute();
+    }
+
     /// Reading has come to its end and all data has been taken.
     pub(crate) fn is_read_to_end(&self) -> bool {
         self.end.is_some() && self.plain.is_empty()

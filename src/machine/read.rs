@@ -48,7 +48,7 @@ impl Machine {
     #[inline]
     pub(super) fn limit(&self) -> usize {
         match self.end.state {
-            End::Clean { .. } | End::Cleaned => AHEAD_OF_CLEAN_CLOSE,
+            End::Clean { .. } => AHEAD_OF_CLEAN_CLOSE,
             _ => AHEAD,
         }
     }

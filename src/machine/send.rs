@@ -315,6 +315,7 @@ impl Machine {
             self.outcome.handshake_cut = Some(error.clone());
         }
         self.outcome.send_failure.get_or_insert(error);
+        self.tls.mute();
         self.drop_output();
         self.stir.state = true;
     }

@@ -199,11 +199,13 @@ impl Machine {
         }
     }
 
-    /// Those that wait for room read ahead meanwhile, if nobody reads: the peer may wait for that.
+    /// Those that wait for room read ahead meanwhile, if nobody reads: the peer may wait for that. And they send what nobody else
+    /// does.
     pub(super) fn waits_of_writers(&self) -> Waits {
         let may_receive = self.manner != Manner::Blocks && !self.receive.shut;
         Waits {
             readable: may_receive && self.receive.readers == 0 && self.admits(self.limit_of_writers()),
+            writable: self.lacks_sender(),
             may_receive,
             may_send: true,
             ..Waits::default()
