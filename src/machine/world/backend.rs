@@ -66,11 +66,12 @@ impl World {
                     return;
                 }
                 self.nodes[node].running = true;
+                let rung = self.nodes[node].alarm.is_some_and(|at| at <= self.now);
                 run.readable = self.take_note(node, happened);
                 if let Under::File(inner) = self.nodes[node].under {
-                    let any = happened.readable || happened.writable;
+                    let any = happened.readable || happened.writable || rung;
                     let is_ours = !self.nodes[node].machine.is_returned();
-                    if any && is_ours && self.nodes[inner].machine.has_output() {
+                    if any && is_ours && (rung || self.nodes[inner].machine.has_output()) {
                         // `push_on`.
                         run.stage = Stage::Begun;
                         self.tasks[t].stack.push(Frame::Run(run));
@@ -140,14 +141,15 @@ impl World {
     fn take_note(&mut self, node: usize, happened: Happened) -> bool {
         let clock = self.clock();
         let is_file = self.nodes[node].under != Under::Net;
-        if self.nodes[node].alarm.is_some_and(|at| at <= self.now) {
+        let rung = self.nodes[node].alarm.is_some_and(|at| at <= self.now);
+        if rung {
             self.nodes[node].alarm = None;
             if self.nodes[node].machine.lingers() {
                 let outstanding = if is_file { 0 } else { self.net.out.len() };
                 self.nodes[node].machine.note_outstanding(outstanding, &clock);
             }
         }
-        let try_all = (happened.readable || happened.writable) && is_file;
+        let try_all = (happened.readable || happened.writable || rung) && is_file;
         let machine = &mut self.nodes[node].machine;
         if happened.writable || try_all {
             machine.room();

@@ -85,6 +85,8 @@ impl World {
         let Some(since) = it.closing.filter(|_| bounded) else { return };
         let patience = if it.machine.lingers() { 2 * self.patience } else { self.patience };
         if self.now >= since + patience {
+            let (state, lingers) = (it.machine.end.state, it.machine.lingers());
+            self.trace(|| format!("f{node} {state:?}, lingers {lingers}, since {:?}", since - super::beginning()));
             self.found("time: close outlasts its bound");
         }
     }

@@ -179,18 +179,21 @@ impl World {
         }
         self.trace(|| format!("t{t} f{node} {kind:?} {:?} {} of {id:?}", call.patience, data.len()));
         self.tasks[t].ret = None;
-        let frame = CallFrame {
+        let mut frame = CallFrame {
             node,
             call,
             data,
             id,
             room,
-            briefly: wraps && kind == Kind::Read && self.rng.percent(20),
+            briefly: false,
             dry: false,
             known: false,
             received: 0,
             reading: false,
         };
+        if let Some(Frame::Io(io)) = self.tasks[t].stack.last() {
+            frame.briefly = kind == Kind::Read && io.slice.is_some();
+        }
         self.drive(t, Box::new(frame));
     }
 

@@ -138,7 +138,7 @@ impl World {
     }
 
     fn use_file(&mut self, t: usize, io: Box<Io>, inner: usize) {
-        let (node, slice) = (io.node, io.slice.is_some());
+        let node = io.node;
         let what = match &io.job {
             Job::Receive(_) => (Kind::Read, Vec::new()),
             Job::Send(_, flight, _) => (Kind::Write, flight.as_slice().to_vec()),
@@ -158,7 +158,6 @@ impl World {
                 return;
             }
         };
-        let _ = slice;
         self.tasks[t].stack.push(Frame::Io(io));
         self.call(t, inner, what.0, true, what.1, None, LARGE / 2);
     }

@@ -95,7 +95,7 @@ fn beginning() -> Instant {
 impl World {
     pub(super) fn new(seed: u64, rules: OldRules, traces: bool) -> World {
         let mut rng = Rng::new(seed);
-        let net = Net::new(&mut rng);
+        let mut net = Net::new(&mut rng);
         let manner = match rng.below(10) {
             0 => Manner::Blocks,
             1 => Manner::Tried,
@@ -149,12 +149,13 @@ impl World {
             })
             .collect();
         let ours: Vec<_> = plans.iter().map(|plan| (plan.role == Role::Client, plan.is_tls13)).collect();
-        let mut peer = Peer::new(manners, &ours, &mut rng);
+        let mut peer = Peer::new(manners, &ours, net.room_in, &mut rng);
         // Nothing takes for ever that goes at all.
         let most = net.room_out.min(net.room_peer).min(net.piece).saturating_mul(32);
         let size = rng.pick(&[3, 200, 3000, 3000, 40_000]).min(most);
-        let drowns = rng.one_in(60);
+        let drowns = rng.one_in(400);
         if drowns {
+            (net.room_in, net.piece) = (1 << 20, usize::MAX);
             peer.drown();
         }
         let threads = rng.pick(&[1, 1, 2, 2, 3, 4, 6]);
@@ -212,7 +213,7 @@ impl World {
             self.begin_op(1, top, Op::Install(set));
             self.release(top);
         }
-        if drowns && self.rng.percent(50) {
+        if drowns && self.rng.percent(80) {
             let op = self.rng.pick(&[Op::CloseClean, Op::Close]);
             self.begin_op(1, top, op);
         }

@@ -89,14 +89,14 @@ pub(super) struct Net {
 impl Net {
     pub fn new(rng: &mut Rng) -> Net {
         let rooms = [1, 64, 700, 4096, 65_536, 300_000];
-        let (room_in, room_out) = (rng.pick(&rooms).max(64), rng.pick(&rooms));
+        let (room_in, room_out) = (rng.pick(&rooms).max(64), rng.pick(&rooms).max(24));
         Net {
             to_us: Bytes::default(),
             out: Bytes::default(),
             to_peer: Bytes::default(),
             room_in,
             room_out,
-            room_peer: rng.pick(&rooms),
+            room_peer: rng.pick(&rooms).max(24),
             fin: false,
             our_fin: false,
             ended: false,

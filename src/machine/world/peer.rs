@@ -98,7 +98,7 @@ pub(super) struct Peer {
 
 impl Peer {
     /// The peer of files in these roles, the innermost first.
-    pub fn new(manners: Manners, ours: &[(bool, bool)], rng: &mut Rng) -> Peer {
+    pub fn new(manners: Manners, ours: &[(bool, bool)], room: usize, rng: &mut Rng) -> Peer {
         let layers = ours
             .iter()
             .map(|&(is_client, is_tls13)| Layer {
@@ -115,7 +115,7 @@ impl Peer {
             layers,
             out: Vec::new(),
             budget: if manners.floods() { 200 + rng.below(400) } else { rng.below(120) },
-            size: if manners == Manners::Dripping { 20 } else { rng.pick(&[1, 40, 300, 2000, LONGEST]) },
+            size: if manners == Manners::Dripping { 20 } else { rng.pick(&[1, 40, 300, 2000, LONGEST]).min(2 * room) },
             sent: Counted::default(),
             got: Written::default(),
             saw_bye: false,
@@ -127,9 +127,8 @@ impl Peer {
 
     /// For a flood that fills what there is to be filled.
     pub fn drown(&mut self) {
-        if self.manners.floods() {
-            (self.size, self.budget) = (LONGEST, 1200);
-        }
+        self.manners = Manners::Flooding;
+        (self.size, self.budget) = (LONGEST, 550);
     }
 
     fn top(&self) -> usize {
