@@ -151,7 +151,7 @@ impl World {
         let ours: Vec<_> = plans.iter().map(|plan| (plan.role == Role::Client, plan.is_tls13)).collect();
         let mut peer = Peer::new(manners, &ours, net.room_in, &mut rng);
         // Nothing takes for ever that goes at all.
-        let most = net.room_out.min(net.room_peer).min(net.piece).saturating_mul(32);
+        let most = net.room_out.min(net.room_peer).min(net.piece).saturating_mul(16);
         let size = rng.pick(&[3, 200, 3000, 3000, 40_000]).min(most);
         let drowns = rng.one_in(400);
         if drowns {

@@ -237,7 +237,7 @@ impl World {
             // As the guide's echo server: answers, and pauses while too much is unsent.
             Called::Read(n) => {
                 for _ in 0..self.rng.below(3) {
-                    ops.push_back(Op::Send(n.min(8 * size)));
+                    ops.push_back(Op::Send(n.min(2 * size)));
                 }
                 if unsent + n > self.pause_above {
                     ops.push_back(Op::Pause(true));

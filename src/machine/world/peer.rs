@@ -163,6 +163,9 @@ impl Peer {
         }
         did |= self.speak_first();
         did |= self.misbehave(net, rng);
+        if net.reset {
+            return Ok(true);
+        }
         if net.fin {
             self.out.clear();
         } else if !self.out.is_empty() {

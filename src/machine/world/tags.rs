@@ -84,7 +84,11 @@ impl Counted {
         while !bytes.is_empty() {
             let (now, later) = bytes.split_at(bytes.len().min(16 * 1024));
             if now != self.expected(now.len()) {
-                return Err(format!("meaning: what was read at {} is not what was sent", self.count));
+                let expected = self.expected(now.len());
+                let at = now.iter().zip(expected).take_while(|(a, b)| a == b).count();
+                let (got, wanted) = (now[at], expected[at]);
+                let at = self.count + at as u64;
+                return Err(format!("meaning: what was read at {at} is not what was sent: {got}, not {wanted}"));
             }
             self.count += now.len() as u64;
             bytes = later;
