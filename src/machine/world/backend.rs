@@ -139,15 +139,13 @@ impl World {
     }
 
     fn take_note(&mut self, node: usize, happened: Happened) -> bool {
-        let clock = self.clock();
         let is_file = self.nodes[node].under != Under::Net;
         let rung = self.nodes[node].alarm.is_some_and(|at| at <= self.now);
         if rung {
             self.nodes[node].alarm = None;
-            if self.nodes[node].machine.lingers() {
-                let outstanding = if is_file { 0 } else { self.net.out.len() };
-                self.nodes[node].machine.note_outstanding(outstanding, &clock);
-            }
+        }
+        if self.nodes[node].machine.lingers() {
+            self.note_outstanding(node);
         }
         let try_all = (happened.readable || happened.writable || rung) && is_file;
         let machine = &mut self.nodes[node].machine;
@@ -163,6 +161,13 @@ impl World {
             return is_broken;
         }
         happened.readable || try_all || self.is_ready(node)
+    }
+
+    pub(super) fn note_outstanding(&mut self, node: usize) {
+        let clock = self.clock();
+        let it = &mut self.nodes[node];
+        let outstanding = if it.under == Under::Net { self.net.out.len() } else { 0 };
+        it.machine.note_outstanding(outstanding, &clock);
     }
 
     fn take_in_hand(&mut self, node: usize, due: Due) -> Called {
@@ -224,6 +229,9 @@ impl World {
         it.idle_runs = if run.did > 0 || is_at_it || then != it.done_then { 0 } else { it.idle_runs + 1 };
         if it.idle_runs > 2 {
             self.found("liveness: a backend spins: runs that an event began, and nothing changes");
+        }
+        if self.nodes[node].machine.lingers() {
+            self.note_outstanding(node);
         }
         let it = &mut self.nodes[node];
         if it.machine.is_kept_to_the_end() && it.machine.let_go() {

@@ -62,10 +62,11 @@ impl World {
         match dropping.stage {
             Stage::Offered => {
                 let is_plain = machine.manner() == Manner::Polled && under == Under::Net;
-                let outstanding = if is_plain { self.net.out.len() } else { 0 };
+                let may_be_on_its_way = is_plain && machine.has_accepted();
+                let outstanding = if may_be_on_its_way { self.net.out.len() } else { 0 };
                 let lasts = machine.unsent() > 0 || outstanding > 0 || machine.is_over();
                 if lasts && !machine.is_done() && machine.manner() == Manner::Polled {
-                    machine.linger(outstanding, &clock);
+                    machine.linger(outstanding);
                 }
                 machine.begin_close(&clock);
                 self.tasks[t].stack.push(Frame::Drop(Dropping { node, stage: Stage::Closing }));
@@ -89,7 +90,8 @@ impl World {
                 return self.hand_out(t, node, job, None);
             }
         }
-        if machine.is_done() {
+        self.note_outstanding(node);
+        if self.nodes[node].machine.is_done() {
             return self.part(t, node);
         }
         // It lingers.

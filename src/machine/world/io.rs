@@ -163,9 +163,8 @@ impl World {
     }
 
     pub(super) fn take_home(&mut self, inner: usize, unread: &[u8]) {
-        let clock = self.clock();
         let it = &mut self.nodes[inner];
-        it.machine.take_home(unread, &clock);
+        it.machine.take_home(unread);
         if std::mem::take(&mut it.home) {
             self.enter(inner);
         }

@@ -86,7 +86,7 @@ impl World {
                 (it.wrote, it.ended) = (true, true);
                 it.closing.get_or_insert(self.now);
                 if in_background {
-                    it.machine.begin_close(&clock);
+                    it.machine.begin_close_in_backend(&clock);
                     return self.offer(t, node, false, Ret::Unit);
                 }
                 return self.call(t, node, Kind::Close, false, Vec::new(), None, 0);
