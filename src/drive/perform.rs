@@ -54,7 +54,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
                     }
                     Ok(Err(e)) => {
                         drop(buffer);
-                        match passing(e, self.machine.manner()) {
+                        match passing(e, self.machine.manner(), shared.stream.is_file()) {
                             Ok(performed) => (Received::Nothing, performed.unwrap_or(Performed::Dry)),
                             Err(e) => (Received::Failed(stream_error("receiving", e)), Performed::Some),
                         }
@@ -129,11 +129,11 @@ impl<S: Transport, F> Locked<'_, S, F> {
         let (sent, performed) = match result {
             // What was left behind is no flush owed: the rest of the flight comes first.
             Ok(Ok(Ok(after))) => (Sent::Took(if flight.is_empty() { after } else { After::Nothing }), Performed::Some),
-            Ok(Ok(Err(e))) => match passing(e, self.machine.manner()) {
+            Ok(Ok(Err(e))) => match passing(e, self.machine.manner(), self.shared.stream.is_file()) {
                 Ok(performed) => (Sent::Full(After::Flush), performed.unwrap_or(Performed::Full)),
                 Err(e) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
             },
-            Ok(Err(e)) => match passing(e, self.machine.manner()) {
+            Ok(Err(e)) => match passing(e, self.machine.manner(), self.shared.stream.is_file()) {
                 Ok(performed) => (Sent::Full(owed), performed.unwrap_or(Performed::Full)),
                 Err(e) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
             },
@@ -185,11 +185,11 @@ fn caught<T>(f: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
 }
 
 /// Nothing was transferred and trying again makes sense; for a stream that waits by itself, the caller must know. What the
-/// system calls a time-out is the end of a connection.
-fn passing(e: io::Error, manner: Manner) -> io::Result<Option<Performed>> {
+/// system calls a time-out is the end of a connection, and that of a file inside, which is never asked to wait, too.
+fn passing(e: io::Error, manner: Manner, is_file: bool) -> io::Result<Option<Performed>> {
     match e.kind() {
         io::ErrorKind::Interrupted => Ok(Some(Performed::Some)),
-        io::ErrorKind::TimedOut if e.raw_os_error().is_some() => Err(e),
+        io::ErrorKind::TimedOut if e.raw_os_error().is_some() || is_file => Err(e),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => match manner {
             Manner::Blocks => Ok(Some(Performed::Passing(e))),
             _ => Ok(None),
