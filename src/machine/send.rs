@@ -179,6 +179,10 @@ impl Machine {
     /// The queue's turn. Not before the handshake is out of the way: what waits behind it must not keep us from reading.
     #[inline]
     pub(super) fn may_load(&self) -> bool {
+        #[cfg(test)]
+        if self.old_rules.f && self.settled() && self.tls.failure().is_none() {
+            return self.tls.is_handshake_done() && !self.send.queue.is_empty();
+        }
         !self.send.queue.is_empty()
             && (self.send.current.is_none() || self.send.ahead > 0)
             && self.settled()
@@ -257,6 +261,8 @@ impl Machine {
     pub(super) fn load(&mut self) {
         let Sending { queue, ahead, current, loaded, encrypted, .. } = &mut self.send;
         let most = match current {
+            #[cfg(test)]
+            _ if self.old_rules.f => CHUNK,
             Some(_) => (*ahead).min(CHUNK),
             None => CHUNK,
         };
@@ -320,6 +326,11 @@ impl Machine {
 
     /// The stream takes nothing more.
     pub(super) fn fail_sending(&mut self, error: Error) {
+        #[cfg(test)]
+        if self.old_rules.b && !self.tls.is_handshake_done() {
+            self.outcome.send_failure.get_or_insert(error);
+            return self.drop_output();
+        }
         if !self.tls.is_handshake_done() {
             self.tls.fail(error.clone());
         } else if !self.settled() {

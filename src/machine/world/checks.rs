@@ -96,15 +96,13 @@ impl World {
         match (kind, ended) {
             (Kind::Read, Ended::Done(Ok(n))) => self.check_read(node, data, *n),
             (Kind::Read, Ended::Done(Err(error))) => self.check_read_error(node, error),
-            (Kind::Close, Ended::Done(result)) => {
-                match result {
-                    Ok(_) if !self.nodes[node].machine.is_done() => {
-                        self.found("meaning: close has returned, and it is not over");
-                    }
-                    Ok(_) => self.closed_well |= !self.lost,
-                    Err(_) => self.lost = true,
+            (Kind::Close, Ended::Done(result)) => match result {
+                Ok(_) if !self.nodes[node].machine.is_done() => {
+                    self.found("meaning: close has returned, and it is not over");
                 }
-            }
+                Ok(_) => self.closed_well |= !self.lost,
+                Err(_) => self.lost = true,
+            },
             (Kind::Write, Ended::Done(Ok(0))) => self.found("meaning: a write has accepted nothing"),
             (Kind::Flush, Ended::Done(Ok(_))) => {}
             (_, Ended::Panicked) => self.lost = true,

@@ -165,7 +165,16 @@ impl World {
     }
 
     /// A call begins, under the lock.
-    pub(super) fn call(&mut self, t: usize, node: usize, kind: Kind, wraps: bool, data: Vec<u8>, id: Option<usize>, room: usize) {
+    pub(super) fn call(
+        &mut self,
+        t: usize,
+        node: usize,
+        kind: Kind,
+        wraps: bool,
+        data: Vec<u8>,
+        id: Option<usize>,
+        room: usize,
+    ) {
         let clock = self.clock();
         let machine = &mut self.nodes[node].machine;
         let timeout = match kind {

@@ -40,10 +40,6 @@ fn wrapped(error: &Error) -> Error {
     Error::new(error.kind(), format!("inside: {error}")).with_io_kind(error.io_kind())
 }
 
-fn is_passing(error: &Error) -> bool {
-    error.io_kind() == io::ErrorKind::TimedOut
-}
-
 impl World {
     /// A stream that holds who uses it: not before it can.
     pub(super) fn can_go_on(&self, io: &Io) -> bool {
@@ -122,9 +118,7 @@ impl World {
                     Err(kind) => Stage::Sent(flight, Sent::Failed(stream_error(kind)), Performed::Some),
                 }
             }
-            Job::Flush(_) | Job::Push(_) => {
-                Stage::Sent(Buffer::default(), Sent::Took(After::Nothing), Performed::Some)
-            }
+            Job::Flush(_) | Job::Push(_) => Stage::Sent(Buffer::default(), Sent::Took(After::Nothing), Performed::Some),
             Job::HalfClose(_) => {
                 self.net.our_fin = true;
                 Stage::Plain
@@ -212,12 +206,7 @@ impl World {
                 buffer.append(&data);
                 Stage::Received(Received::Bytes(buffer), Performed::Some)
             }
-            (Job::Receive(_), Ended::Done(Err(e))) if is_passing(&e) => {
-                Stage::Received(Received::Nothing, Performed::Dry)
-            }
-            (Job::Receive(_), Ended::Done(Err(e))) => {
-                Stage::Received(Received::Failed(wrapped(&e)), Performed::Some)
-            }
+            (Job::Receive(_), Ended::Done(Err(e))) => Stage::Received(Received::Failed(wrapped(&e)), Performed::Some),
             (Job::Send(_, flight, _), ended) => {
                 let mut flight = std::mem::take(flight);
                 match ended {
@@ -227,16 +216,12 @@ impl World {
                         let after = if holds_back { After::Push } else { After::Nothing };
                         Stage::Sent(flight, Sent::Took(after), Performed::Some)
                     }
-                    Ended::Done(Err(e)) if !is_passing(&e) => {
-                        Stage::Sent(flight, Sent::Failed(wrapped(&e)), Performed::Some)
-                    }
+                    Ended::Done(Err(e)) => Stage::Sent(flight, Sent::Failed(wrapped(&e)), Performed::Some),
                     _ => Stage::Sent(flight, Sent::Full(After::Nothing), Performed::Full),
                 }
             }
             (_, Ended::Done(Ok(_))) => Stage::Sent(Buffer::default(), Sent::Took(After::Nothing), Performed::Some),
-            (_, Ended::Done(Err(e))) if !is_passing(&e) => {
-                Stage::Sent(Buffer::default(), Sent::Failed(wrapped(&e)), Performed::Some)
-            }
+            (_, Ended::Done(Err(e))) => Stage::Sent(Buffer::default(), Sent::Failed(wrapped(&e)), Performed::Some),
             _ => Stage::Sent(Buffer::default(), Sent::Full(After::Push), Performed::Full),
         }
     }

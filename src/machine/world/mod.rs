@@ -110,7 +110,9 @@ impl World {
             _ => super::CLOSE_TIMEOUT,
         };
         let limit = rng.pick(&[1, 100, 3000, 20_000, 256 * 1024, 256 * 1024]);
-        let time = |rng: &mut Rng, percent| rng.percent(percent).then(|| Duration::from_micros(1 + rng.size(5_000_000) as u64));
+        let time = |rng: &mut Rng, percent| {
+            rng.percent(percent).then(|| Duration::from_micros(1 + rng.size(5_000_000) as u64))
+        };
         let polled = manner == Manner::Polled;
         let setup = Setup {
             manner,

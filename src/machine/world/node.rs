@@ -238,9 +238,6 @@ impl World {
     }
 
     pub(super) fn is_net_ready(&self, wanted: Ready) -> Ready {
-        Ready {
-            readable: wanted.readable && self.net.readable(),
-            writable: wanted.writable && self.net.writable(),
-        }
+        Ready { readable: wanted.readable && self.net.readable(), writable: wanted.writable && self.net.writable() }
     }
 }

@@ -17,7 +17,10 @@ pub(super) enum Op {
     Handshake,
     Close,
     CloseClean,
-    Shut { write: bool, read: bool },
+    Shut {
+        write: bool,
+        read: bool,
+    },
     Interrupt,
     Abort,
     Pause(bool),
@@ -203,9 +206,7 @@ impl World {
                 Op::Timeouts(time(), time())
             }
             59 if self.nodes[node].place => Op::Pause(rng.percent(40)),
-            60 if self.nodes[node].place && rng.percent(40) => {
-                Op::Install([(); 4].map(|()| rng.percent(80)))
-            }
+            60 if self.nodes[node].place && rng.percent(40) => Op::Install([(); 4].map(|()| rng.percent(80))),
             61 if self.nodes[node].place && rng.percent(20) => Op::TakeCallbacks,
             62 if self.has_backend && rng.percent(15) => {
                 if self.nodes[node].place {
@@ -281,11 +282,24 @@ impl World {
     }
 
     /// A call of a user's has come to its end.
-    pub(super) fn note_ended(&mut self, t: usize, node: usize, kind: Kind, id: Option<usize>, data: &[u8], ended: &Ended) {
-        self.trace(|| format!("t{t} f{node} {kind:?} of {id:?} ends: {}", match ended {
-            Ended::Done(Err(e)) => format!("{:?} {e}", e.kind()),
-            other => format!("{other:?}"),
-        }));
+    pub(super) fn note_ended(
+        &mut self,
+        t: usize,
+        node: usize,
+        kind: Kind,
+        id: Option<usize>,
+        data: &[u8],
+        ended: &Ended,
+    ) {
+        self.trace(|| {
+            format!(
+                "t{t} f{node} {kind:?} of {id:?} ends: {}",
+                match ended {
+                    Ended::Done(Err(e)) => format!("{:?} {e}", e.kind()),
+                    other => format!("{other:?}"),
+                }
+            )
+        });
         if node != self.top() {
             return;
         }

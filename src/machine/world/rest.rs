@@ -115,10 +115,7 @@ impl World {
             readable: all.readable || sleeper.wanted.readable,
             writable: all.writable || sleeper.wanted.writable,
         });
-        let lost = Ready {
-            readable: asked.readable && !waited.readable,
-            writable: asked.writable && !waited.writable,
-        };
+        let lost = Ready { readable: asked.readable && !waited.readable, writable: asked.writable && !waited.writable };
         if !lost.is_empty() && !self.is_held() {
             self.found(&format!("liveness: f{node} a wake-up was lost: nobody waits for {lost:?}"));
         }
