@@ -141,7 +141,9 @@ impl Machine {
 
     /// Where nobody reads, the end shows only once what is before it has been decrypted.
     fn look_ahead(&mut self) {
-        if self.settled() && !self.may_read() && !self.end.is_closing() && !self.receive.shut && !self.is_done() {
+        // And where somebody else has met it, who does not read.
+        let is_to_show = !self.may_read() || (self.tls.is_input_over() && !self.tls.has_ended());
+        if self.settled() && is_to_show && !self.end.is_closing() && !self.receive.shut && !self.is_done() {
             self.tls.read_ahead(AHEAD);
         }
     }
