@@ -236,7 +236,10 @@ impl Machine {
                 }
             }
             End::Clean { .. } => {
-                self.tls.read_ahead(AHEAD_OF_CLEAN_CLOSE);
+                // Before that nobody gets what is in front of the end, which must not show without it.
+                if self.settled() {
+                    self.tls.read_ahead(AHEAD_OF_CLEAN_CLOSE);
+                }
                 if let Some(error) = self.clean_failure() {
                     self.outcome.own.get_or_insert(Err(error));
                     self.stir.state = true;
