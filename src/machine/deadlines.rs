@@ -117,10 +117,6 @@ impl Machine {
 
     /// The one place where time acts.
     pub(super) fn expire(&mut self, clock: &impl Clock) {
-        #[cfg(test)]
-        if std::mem::take(&mut self.old_rules.news) {
-            return;
-        }
         let Some(deadline) = self.deadline() else { return };
         let now = clock.now();
         if now < deadline {

@@ -34,7 +34,8 @@ impl World {
             found = Some(format!("memory: {} bytes unsent, where {most} are allowed", machine.unsent()));
         }
         let ciphertext = machine.tls.output().len() + send.flight.len();
-        if ciphertext > (send.encrypted + send.flight_plain) * 7 + 16 * 1024 && !send.lent {
+        let is_whole = !send.lent && machine.tls.failure().is_none();
+        if is_whole && ciphertext > (send.encrypted + send.flight_plain) * 7 + 16 * 1024 {
             found = Some(format!("memory: {ciphertext} bytes of output"));
         }
         let ahead = machine.tls.ahead();
@@ -83,8 +84,7 @@ impl World {
         let it = &self.nodes[node];
         let bounded = it.machine.can_try() && it.machine.end.is_closing();
         let Some(since) = it.closing.filter(|_| bounded) else { return };
-        let patience = if it.machine.lingers() { 2 * self.patience } else { self.patience };
-        if self.now >= since + patience {
+        if self.now >= since + 2 * self.patience {
             let (state, lingers) = (it.machine.end.state, it.machine.lingers());
             self.trace(|| format!("f{node} {state:?}, lingers {lingers}, since {:?}", since - super::beginning()));
             self.found("time: close outlasts its bound");

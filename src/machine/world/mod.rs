@@ -85,7 +85,9 @@ pub(super) struct World {
     /// Somebody was told that something was lost.
     lost: bool,
     kept_over: Option<usize>,
+    open_after_live: bool,
 }
+thread_local! { static STATS: std::cell::RefCell<std::collections::BTreeMap<&'static str, u64>> = Default::default(); }
 
 fn beginning() -> Instant {
     static BEGUN: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
@@ -96,13 +98,16 @@ impl World {
     pub(super) fn new(seed: u64, rules: OldRules, traces: bool) -> World {
         let mut rng = Rng::new(seed);
         let mut net = Net::new(&mut rng);
+        // A flood that fills what there is to be filled.
+        let drowns = rng.one_in(400);
         let manner = match rng.below(10) {
+            _ if drowns => Manner::Polled,
             0 => Manner::Blocks,
             1 => Manner::Tried,
             _ => Manner::Polled,
         };
-        let levels = 1 + usize::from(rng.percent(15));
-        let has_backend = manner == Manner::Polled && rng.percent(45);
+        let levels = 1 + usize::from(rng.percent(15) && !drowns);
+        let has_backend = manner == Manner::Polled && rng.percent(45) && !drowns;
         let manners = if rng.percent(30) { Manners::Good } else { rng.pick(&peer::ALL) };
         let close_timeout = match rng.below(4) {
             0 => Duration::ZERO,
@@ -118,12 +123,12 @@ impl World {
             manner,
             over_file: false,
             nonblocking: manner == Manner::Tried || (polled && rng.percent(if has_backend { 70 } else { 25 })),
-            read_timeout: time(&mut rng, if polled { 15 } else { 0 }),
-            write_timeout: time(&mut rng, if polled { 15 } else { 0 }),
+            read_timeout: time(&mut rng, if polled { 10 } else { 0 }),
+            write_timeout: time(&mut rng, if polled { 10 } else { 0 }),
             close_timeout,
             handshake_timeout: match rng.below(4) {
                 0 => Some(None),
-                1 => Some(time(&mut rng, 100)),
+                1 if rng.percent(30) => Some(time(&mut rng, 100)),
                 _ => None,
             },
             send_limit: limit,
@@ -154,13 +159,12 @@ impl World {
         let mut peer = Peer::new(manners, &ours, net.room_in, &mut rng);
         // Nothing takes for ever that goes at all.
         let most = net.room_out.min(net.room_peer).min(net.piece).saturating_mul(16);
-        let size = rng.pick(&[3, 200, 3000, 3000, 40_000]).min(most);
-        let drowns = rng.one_in(400);
+        let size = rng.pick(&[3, 200, 3000, 3000, 40_000, 200_000]).min(most);
         if drowns {
             (net.room_in, net.piece) = (1 << 20, usize::MAX);
             peer.drown();
         }
-        let threads = rng.pick(&[1, 1, 2, 2, 3, 4, 6]);
+        let threads = if drowns { 1 } else { rng.pick(&[1, 1, 2, 2, 3, 4, 6]) };
         let pause_above = rng.pick(&[1, 1000, 100_000, usize::MAX]);
         let panics = if rng.percent(8) { 1 + rng.below(60) } else { 0 };
         let mut world = World {
@@ -189,6 +193,7 @@ impl World {
             closed_well: false,
             lost: false,
             kept_over: None,
+            open_after_live: false,
         };
         world.open(drowns);
         world
@@ -289,7 +294,7 @@ impl World {
     }
 
     fn live(&mut self) {
-        let steps = 20 + self.rng.below(400);
+        let steps = 50 + self.rng.below(900);
         for _ in 0..steps {
             if self.found.is_some() {
                 return;
@@ -302,7 +307,7 @@ impl World {
                     let t = self.rng.below(self.tasks.len());
                     if self.is_runnable(t) {
                         self.step(t);
-                    } else if t > 0 && self.tasks[t].stack.is_empty() {
+                    } else if t > 0 && self.tasks[t].stack.is_empty() && self.rng.percent(60) {
                         let op = self.any_op(self.top());
                         self.begin_op(t, self.top(), op);
                     }
@@ -313,6 +318,8 @@ impl World {
 
     pub(super) fn run(&mut self) -> Option<String> {
         self.live();
+        let t = &self.nodes[self.top()].machine;
+        self.open_after_live = t.tls.is_handshake_done() && t.write_error().is_none();
         self.finish();
         self.found.take()
     }
@@ -321,7 +328,19 @@ impl World {
 /// What comes of a seed; the error says what does not hold.
 pub(super) fn run(seed: u64, rules: OldRules, traces: bool) -> Result<u64, String> {
     let mut world = World::new(seed, rules, traces);
-    match world.run() {
+    let found = world.run();
+    if std::env::var("STATS").is_ok() {
+        let top = &world.nodes[world.top()].machine;
+        STATS.with(|s| {
+            let mut s = s.borrow_mut();
+            let got: usize = world.peer.got.counts.iter().sum();
+            let accepted: usize = world.writes.iter().map(|w| match w { Accepted::Exactly(n) => *n, _ => 0 }).sum();
+            for (k, v) in [("seeds", 1), ("done", u64::from(top.tls.is_handshake_done())), ("got", got as u64), ("accepted", accepted as u64), ("delivered", world.delivered.count), ("sent", world.peer.sent.count), ("writes", world.writes.len() as u64), ("goodwrites", world.writes.iter().filter(|w| matches!(w, Accepted::Exactly(n) if *n > 0)).count() as u64), ("closed well", world.closed_well.into()), ("rests", world.rests), ("steps", world.steps), ("open after live", world.open_after_live.into())] {
+                *s.entry(k).or_insert(0) += v;
+            }
+        });
+    }
+    match found {
         Some(what) => Err(format!("{what} ({:?})", world.peer.manners)),
         None => Ok(world.steps),
     }
@@ -356,6 +375,7 @@ mod tests {
                 }
             }
         }
+        STATS.with(|s| println!("{:?} seeds", s.borrow()));
         println!("{seeds} seeds, {steps} steps, {:?}", begun.elapsed());
         for (what, (times, seed)) in &failed {
             println!("SSLFILE_WORLD_SEED={seed}: {what} ({times} times)");

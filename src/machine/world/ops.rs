@@ -175,6 +175,13 @@ impl World {
     }
 
     fn new_id(&mut self, n: usize) -> Option<usize> {
+        // Of what was not accepted the peer gets nothing: the number is free again.
+        if let Some(id) = self.writes.iter().position(|accepted| *accepted == Accepted::Exactly(0)) {
+            if self.peer.got.counts[id] == 0 {
+                self.writes[id] = Accepted::Upto(n);
+                return Some(id);
+            }
+        }
         if self.writes.len() == CALLS {
             return None;
         }
@@ -192,17 +199,17 @@ impl World {
             34..=43 => Op::Send(rng.size(size / 4 + 1)),
             44..=46 => Op::Flush,
             47 => Op::Handshake,
-            48 if rng.percent(30) => Op::Close,
-            49 if rng.percent(40) => Op::CloseClean,
-            50 if rng.percent(40) => Op::Shut { write: true, read: false },
-            51 if rng.percent(15) => Op::Shut { write: rng.percent(50), read: true },
+            48 if rng.percent(5) => Op::Close,
+            49 if rng.percent(6) => Op::CloseClean,
+            50 if rng.percent(6) => Op::Shut { write: true, read: false },
+            51 if rng.percent(3) => Op::Shut { write: rng.percent(50), read: true },
             52 | 53 => Op::Interrupt,
-            54 if rng.percent(10) => Op::Abort,
+            54 if rng.percent(2) => Op::Abort,
             55 => Op::Look,
             56 => Op::Questions,
             57 if rng.percent(40) => Op::Nonblocking(rng.percent(50)),
-            58 if rng.percent(50) => {
-                let mut time = || rng.percent(50).then(|| 1 + rng.size(3_000_000) as u64);
+            58 if rng.percent(20) => {
+                let mut time = || rng.percent(30).then(|| 1 + rng.size(3_000_000) as u64);
                 Op::Timeouts(time(), time())
             }
             59 if self.nodes[node].place => Op::Pause(rng.percent(40)),
@@ -253,7 +260,7 @@ impl World {
             Called::Close => {}
             Called::Forget => return,
         }
-        if self.is_over || !self.rng.one_in(12) {
+        if self.is_over || !self.rng.one_in(40) {
             return;
         }
         let op = match self.rng.below(10) {

@@ -15,10 +15,8 @@ pub(crate) struct OldRules {
     pub e: bool,
     /// The queue is loaded between the chunks of a write.
     pub f: bool,
-    /// What comes is looked at before the time.
+    /// What comes counts as progress of a close.
     pub i: bool,
-    /// For `i`: something has come.
-    pub news: bool,
 }
 
 impl Machine {
@@ -27,10 +25,6 @@ impl Machine {
         let is_held = self.old_rules.a && self.deliver.paused && !self.end.is_under_way() && !self.receive.shut;
         let is_left = self.old_rules.b && self.outcome.send_failure.is_some() && !self.tls.is_handshake_done();
         (is_held && self.settled()) || is_left
-    }
-
-    pub(in crate::machine) fn note_news_for_old_rule(&mut self) {
-        self.old_rules.news = self.old_rules.i && self.end.is_closing();
     }
 }
 
