@@ -372,6 +372,21 @@ impl Connection {
         }
     }
 
+    /// One whose session is a test's.
+    #[cfg(test)]
+    pub(crate) fn with_session(session: Box<dyn Session>, role: Role) -> Connection {
+        Connection {
+            session,
+            role,
+            lenient_eof: false,
+            handshake_done: false,
+            begun: false,
+            recognised: false,
+            plain_text: false,
+            ..Connection::without_tls()
+        }
+    }
+
     pub(crate) fn is_plain_text(&self) -> bool {
         self.plain_text
     }
@@ -425,6 +440,11 @@ impl Connection {
     pub(crate) fn take_output(&mut self) -> Buffer {
         self.spent.taken();
         std::mem::take(&mut self.wire.outgoing)
+    }
+
+    /// The stream takes nothing more: nothing more is made for it.
+    pub(crate) fn mute(&mut self) {
+        self.wire.mute();
     }
 
     /// Reading has come to its end and all data has been taken.

@@ -87,7 +87,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
 
     /// What has happened. Says whether to receive.
     fn take_note(&mut self, happened: Happened) -> bool {
-        if self.alarm.is_some_and(|at| at <= Instant::now()) {
+        let is_file = self.shared.stream.is_file();
+        let rung = self.alarm.is_some_and(|at| at <= Instant::now());
+        if rung {
             // The backend has forgotten it.
             self.alarm = None;
         }
@@ -98,10 +100,14 @@ impl<S: Transport, F> Locked<'_, S, F> {
             self.watched = Happened::default();
         }
         // Of a file inside, either may be worth a try; of what is not watched, nobody knows.
-        let any = (happened.readable || happened.writable) && self.shared.stream.is_file();
+        let any = (happened.readable || happened.writable || rung) && is_file;
         let try_all = any || self.unwatched;
         if happened.writable || try_all {
             self.machine.room();
+        }
+        // It may be the deadline of a file inside that has passed.
+        if any && !self.machine.is_returned() && (rung || self.shared.stream.holds_back()) {
+            self.push_on();
         }
         if happened.hung_up && !self.machine.wants_input() {
             let error = self.shared.stream.take_error().map(|e| stream_error("receiving", e));

@@ -304,6 +304,10 @@ impl<S: Transport, F> Locked<'_, S, F> {
 impl<F> Core<F> {
     /// What the backend should wait for.
     fn wanted(&self, stream: &impl Transport) -> (Happened, Option<Instant>) {
+        if self.machine.is_returned() {
+            // What the file inside waits for is its own affair again.
+            return (Happened::default(), self.machine.deadline());
+        }
         let wants = crate::sys::Ready { readable: self.machine.wants_input(), writable: self.machine.wants_room() };
         let watched = stream.watched(wants);
         let hung_up = !watched.readable && !watched.writable && self.machine.watches_for_hang_up();

@@ -54,7 +54,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
                     }
                     Ok(Err(e)) => {
                         drop(buffer);
-                        match passing(e, self.machine.manner()) {
+                        match passing(e, self.machine.manner(), shared.stream.is_file()) {
                             Ok(performed) => (Received::Nothing, performed.unwrap_or(Performed::Dry)),
                             Err(e) => (Received::Failed(stream_error("receiving", e)), Performed::Some),
                         }
@@ -107,6 +107,13 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
     }
 
+    /// The stream, a file itself, has output of its own for which it was watched: nobody else may send that, whatever this file
+    /// wants. What comes of it stays with that file.
+    pub(super) fn push_on(&mut self) {
+        let shared = self.shared;
+        drop(self.unlocked(|| caught(|| shared.stream.push())));
+    }
+
     /// The outer error is that of sending; the inner one that of what follows when all has been taken.
     #[inline]
     fn sent(
@@ -129,12 +136,13 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 return Performed::Panicked(panic);
             }
         };
-        let (sent, performed) = match result.map_err(|e| passing(e, self.machine.manner())) {
-            Ok(()) => (Sent::Took(owed), Performed::Some),
-            Err(Ok(None)) => (Sent::Full(owed), Performed::Full),
-            Err(Ok(Some(performed))) => (Sent::Nothing(owed), performed),
-            Err(Err(e)) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
-        };
+        let (sent, performed) =
+            match result.map_err(|e| passing(e, self.machine.manner(), self.shared.stream.is_file())) {
+                Ok(()) => (Sent::Took(owed), Performed::Some),
+                Err(Ok(None)) => (Sent::Full(owed), Performed::Full),
+                Err(Ok(Some(performed))) => (Sent::Nothing(owed), performed),
+                Err(Err(e)) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
+            };
         self.machine.sent(lease, flight, sent, &Real);
         performed
     }
@@ -178,11 +186,11 @@ fn caught<T>(f: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
 }
 
 /// Nothing was transferred and trying again makes sense; for a stream that waits by itself, the caller must know. What the
-/// system calls a time-out is the end of a connection.
-fn passing(e: io::Error, manner: Manner) -> io::Result<Option<Performed>> {
+/// system calls a time-out is the end of a connection, and that of a file inside, which is never asked to wait, too.
+fn passing(e: io::Error, manner: Manner, is_file: bool) -> io::Result<Option<Performed>> {
     match e.kind() {
         io::ErrorKind::Interrupted => Ok(Some(Performed::Some)),
-        io::ErrorKind::TimedOut if e.raw_os_error().is_some() => Err(e),
+        io::ErrorKind::TimedOut if e.raw_os_error().is_some() || is_file => Err(e),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => match manner {
             Manner::Blocks => Ok(Some(Performed::Passing(e))),
             _ => Ok(None),

@@ -119,7 +119,7 @@ impl Ending {
 impl Machine {
     /// `close` begins.
     pub fn begin_close(&mut self, clock: &impl Clock) {
-        if matches!(self.end.state, End::Not | End::Clean { .. }) && !self.lend.is_returned() {
+        if matches!(self.end.state, End::Not | End::Clean { .. }) && !self.lend.is_leaving() {
             self.end.state = End::Flush { progress: clock.now() };
             self.outcome.own = None;
             self.send.ask_end();
@@ -147,7 +147,7 @@ impl Machine {
 
     /// Ends it at once, without close_notify. What was not sent is lost.
     pub fn abort(&mut self) {
-        if self.is_lent() || self.is_done() {
+        if self.is_lent() || self.is_done() || self.lend.is_leaving() {
             return;
         }
         self.outcome.own_given = true;
@@ -236,7 +236,10 @@ impl Machine {
                 }
             }
             End::Clean { .. } => {
-                self.tls.read_ahead(AHEAD_OF_CLEAN_CLOSE);
+                // Before that nobody gets what is in front of the end, which must not show without it.
+                if self.settled() {
+                    self.tls.read_ahead(AHEAD_OF_CLEAN_CLOSE);
+                }
                 if let Some(error) = self.clean_failure() {
                     self.outcome.own.get_or_insert(Err(error));
                     self.stir.state = true;
@@ -265,13 +268,19 @@ impl Machine {
     /// The peer went first: an error only if that cost data.
     fn finish_failed(&mut self) {
         self.drop_output();
-        let failure = self.tls.failure().or(self.outcome.send_failure.as_ref()).filter(|_| self.outcome.lost);
-        let result = failure.map_or(Ok(()), |failure| Err(failure.clone()));
+        let result = self.cost_of_failure().unwrap_or(Ok(()));
         self.finish(result);
+    }
+
+    fn cost_of_failure(&self) -> Option<Result<(), Error>> {
+        let failure = self.tls.failure().or(self.outcome.send_failure.as_ref()).filter(|_| self.outcome.lost)?;
+        Some(Err(failure.clone()))
     }
 
     fn finish(&mut self, result: Result<(), Error>) {
         self.drop_output();
+        // Nobody may read what came behind a gap.
+        self.tls.discard_input();
         // A silent peer may still be reading: a socket that were closed for reading too would answer what the peer sends
         // late (session tickets, say) with a reset, and what is on its way to the peer would be lost.
         if result.is_err() || self.tls.has_ended() || self.tls.has_discarded() {
@@ -325,7 +334,8 @@ impl Machine {
         self.look(clock);
         if self.is_done() {
             let given = std::mem::replace(&mut self.outcome.own_given, true) || self.end.state == End::Cleaned;
-            let result = self.outcome.own.clone().filter(|_| !given).unwrap_or(Ok(()));
+            let result = self.outcome.own.clone().or_else(|| self.cost_of_failure());
+            let result = result.filter(|_| !given).unwrap_or(Ok(()));
             return self.done(call, result);
         }
         let waits = Waits {
@@ -369,7 +379,7 @@ impl Machine {
         self.wait(call, waits, clock)
     }
 
-    fn clean_failure(&self) -> Option<Error> {
+    pub(super) fn clean_failure(&self) -> Option<Error> {
         let failure = self.tls.failure().or(self.outcome.send_failure.as_ref()).or(self.tls.read_error());
         failure.cloned()
     }

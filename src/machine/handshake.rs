@@ -85,7 +85,8 @@ impl Machine {
 
     /// It has been begun, and goes on when something comes or goes.
     pub(super) fn is_to_begin(&self) -> bool {
-        !self.settled() && self.tls.is_to_speak_first()
+        let is_needless = self.is_over() && self.send.queue.is_empty();
+        !self.settled() && !is_needless && self.tls.is_to_speak_first()
     }
 
     pub(super) fn poll_handshake(&mut self, call: &mut Call, clock: &impl Clock) -> Step<()> {

@@ -1,6 +1,7 @@
 //! Pieces of I/O, each with the right to do it.
 
 use super::ending::End;
+use super::lending::Lending;
 use super::send::{After, OurEnd};
 use super::{Clock, Machine, Manner};
 use crate::engine::Buffer;
@@ -170,6 +171,7 @@ impl Machine {
 
     fn give_back(&mut self, unread: Vec<u8>) -> Job {
         self.receive.lent = true;
+        self.lend = Lending::Returning;
         Job::GiveBack(ReceiveLease(()), self.lend_sending(), unread)
     }
 
@@ -177,7 +179,7 @@ impl Machine {
     pub fn given_back(&mut self, _: ReceiveLease, _: SendLease, leftover: Vec<u8>) {
         (self.receive.lent, self.send.lent) = (false, false);
         self.lend.returned(leftover);
-        if let End::Clean { .. } = self.end.state {
+        if matches!(self.end.state, End::Clean { .. }) && self.clean_failure().is_none() {
             self.end.state = End::Cleaned;
             self.outcome.own = Some(Ok(()));
         }

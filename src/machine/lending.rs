@@ -10,6 +10,8 @@ pub(super) enum Lending {
     Lent {
         unread: Vec<u8>,
     },
+    /// It is being given back: nobody begins anything on it any more.
+    Returning,
     /// It has been given back to who had it before this file, though it is still in here. What it could not take back.
     Returned {
         leftover: Vec<u8>,
@@ -25,6 +27,12 @@ impl Lending {
     #[inline]
     pub fn is_returned(&self) -> bool {
         matches!(self, Lending::Returned { .. })
+    }
+
+    /// The stream is not ours any more, or will not be in a moment.
+    #[inline]
+    pub fn is_leaving(&self) -> bool {
+        matches!(self, Lending::Returning | Lending::Returned { .. })
     }
 
     pub fn later(&mut self) -> Option<&mut Vec<u8>> {
@@ -63,7 +71,7 @@ impl Machine {
                 Ok(())
             }
             Lending::Lent { .. } => Err(super::taken()),
-            Lending::Returned { .. } => Err(super::not_open()),
+            Lending::Returning | Lending::Returned { .. } => Err(super::not_open()),
         }
     }
 

@@ -41,6 +41,8 @@ mod outcome;
 mod read;
 mod send;
 mod state;
+#[cfg(test)]
+pub(crate) mod world;
 mod write;
 
 use std::time::{Duration, Instant};
@@ -118,6 +120,8 @@ pub(crate) struct Machine {
     /// Counts interrupts: a call that sees another number than it began with has been interrupted.
     interrupts: u64,
     stir: Stir,
+    #[cfg(test)]
+    old_rules: world::OldRules,
 }
 
 impl Machine {
@@ -138,6 +142,8 @@ impl Machine {
             waiting: 0,
             interrupts: 0,
             stir: Stir::default(),
+            #[cfg(test)]
+            old_rules: Default::default(),
             tls,
         }
     }

@@ -57,8 +57,8 @@ pub(super) struct Sending {
     /// Those that wait for theirs.
     pub tickets: VecDeque<u64>,
     next_ticket: u64,
-    /// Bytes ever taken out of the queue.
-    pub loaded: u64,
+    /// Bytes ever taken out of the queue, less those that were put in front of others.
+    pub loaded: i64,
     /// How often all output has been handed to the stream.
     pub drained: u64,
 }
@@ -125,6 +125,17 @@ impl Sending {
         self.ahead = self.queue.len();
     }
 
+    /// Into the queue, behind what goes before the write at hand and in front of what others have left behind it.
+    pub fn queue_at_hand(&mut self, bytes: &[u8]) {
+        if self.queue.len() == self.ahead {
+            return self.queue.append(bytes);
+        }
+        let mut all = self.queue.take_vec();
+        drop(all.splice(self.ahead..self.ahead, bytes.iter().copied()));
+        self.queue.append(&all);
+        self.loaded -= bytes.len() as i64;
+    }
+
     pub fn leave(&mut self, ticket: u64) {
         if self.current == Some(ticket) {
             self.current = None;
@@ -168,6 +179,10 @@ impl Machine {
     /// The queue's turn. Not before the handshake is out of the way: what waits behind it must not keep us from reading.
     #[inline]
     pub(super) fn may_load(&self) -> bool {
+        #[cfg(test)]
+        if self.old_rules.f && self.settled() && self.tls.failure().is_none() {
+            return self.tls.is_handshake_done() && !self.send.queue.is_empty();
+        }
         !self.send.queue.is_empty()
             && (self.send.current.is_none() || self.send.ahead > 0)
             && self.settled()
@@ -246,13 +261,15 @@ impl Machine {
     pub(super) fn load(&mut self) {
         let Sending { queue, ahead, current, loaded, encrypted, .. } = &mut self.send;
         let most = match current {
+            #[cfg(test)]
+            _ if self.old_rules.f => CHUNK,
             Some(_) => (*ahead).min(CHUNK),
             None => CHUNK,
         };
         let chunk = &queue.as_slice()[..queue.len().min(most)];
         if let Ok(n) = self.tls.write(chunk) {
             *encrypted += n;
-            *loaded += n as u64;
+            *loaded += n as i64;
             *ahead = ahead.saturating_sub(n);
             queue.consume(n);
         }
@@ -310,12 +327,18 @@ impl Machine {
 
     /// The stream takes nothing more.
     pub(super) fn fail_sending(&mut self, error: Error) {
+        #[cfg(test)]
+        if self.old_rules.b && !self.tls.is_handshake_done() {
+            self.outcome.send_failure.get_or_insert(error);
+            return self.drop_output();
+        }
         if !self.tls.is_handshake_done() {
             self.tls.fail(error.clone());
         } else if !self.settled() {
             self.outcome.handshake_cut = Some(error.clone());
         }
         self.outcome.send_failure.get_or_insert(error);
+        self.tls.mute();
         self.drop_output();
         self.stir.state = true;
     }

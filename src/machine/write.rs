@@ -18,7 +18,7 @@ pub(crate) struct Progress {
     /// All its data is with the stream; it stays for what others have left in the queue behind it.
     stays: bool,
     /// The queue as it was when it asked: how much must have been loaded before it is through.
-    queued_until: Option<u64>,
+    queued_until: Option<i64>,
     /// The count of drains when that was so.
     drained_at: Option<u64>,
 }
@@ -126,7 +126,7 @@ impl Machine {
     fn queue_rest(&mut self, call: &mut Call, data: &[u8], clock: &impl Clock) -> Step<usize> {
         let rest = &data[call.write.done..];
         let room = self.send.limit.saturating_sub(self.unsent()).min(rest.len());
-        self.send.queue.append(&rest[..room]);
+        self.send.queue_at_hand(&rest[..room]);
         call.write.done += room;
         if room > 0 {
             self.note_accepted(clock);
@@ -161,7 +161,7 @@ impl Machine {
 
     /// All that was queued when the call first asked this has been handed to the stream.
     fn has_been_drained(&mut self, call: &mut Call) -> bool {
-        let until = *call.write.queued_until.get_or_insert(self.send.loaded + self.send.queue.len() as u64);
+        let until = *call.write.queued_until.get_or_insert(self.send.loaded + self.send.queue.len() as i64);
         if self.is_drained() && !self.has_output() {
             return true;
         }
@@ -199,11 +199,13 @@ impl Machine {
         }
     }
 
-    /// Those that wait for room read ahead meanwhile, if nobody reads: the peer may wait for that.
+    /// Those that wait for room read ahead meanwhile, if nobody reads: the peer may wait for that. And they send what nobody else
+    /// does.
     pub(super) fn waits_of_writers(&self) -> Waits {
         let may_receive = self.manner != Manner::Blocks && !self.receive.shut;
         Waits {
             readable: may_receive && self.receive.readers == 0 && self.admits(self.limit_of_writers()),
+            writable: self.lacks_sender(),
             may_receive,
             may_send: true,
             ..Waits::default()

@@ -1,0 +1,363 @@
+//! What a thread of the world does, as `drive` has it: a stack of frames, each step of which is what `drive` does under one
+//! hold of a file's lock, or one use of the stream without it.
+
+use std::time::Instant;
+
+use super::node::{Happened, Parked, Under};
+use super::ops::Op;
+use super::session::probe;
+use super::World;
+use crate::error::Error;
+use crate::machine::{Call, Job, Kind, Patience, Step, Tries, Which};
+use crate::sys::Ready;
+
+/// A thread, or a backend.
+#[derive(Default)]
+pub(super) struct Task {
+    pub stack: Vec<Frame>,
+    /// What the frame above has given.
+    pub ret: Option<Ret>,
+    /// The file in whose list of parked calls it is.
+    pub parked: Option<usize>,
+    /// Wakes by the stream in a row with nothing done by anybody in between; and how much had been done then.
+    pub idle_wakes: u32,
+    pub done_then: u64,
+    /// How its last call of a user ended.
+    pub last: Option<Ended>,
+}
+
+pub(super) enum Frame {
+    Call(Box<CallFrame>),
+    /// `offer`; `all`: `offer_all`. Then gives this.
+    Offer(usize, bool, Box<Ret>),
+    Io(Box<Io>),
+    Run(super::backend::Run),
+    Ops(usize, std::collections::VecDeque<Op>),
+    /// The rest of `shut` on a file inside, once its handshake has been tried.
+    Push(usize),
+    Drop(super::dropping::Dropping),
+}
+
+pub(super) struct CallFrame {
+    pub node: usize,
+    pub call: Call,
+    pub data: Vec<u8>,
+    pub id: Option<usize>,
+    /// Room for what is read.
+    pub room: usize,
+    pub briefly: bool,
+    pub dry: bool,
+    pub known: bool,
+    pub received: usize,
+    /// The job it has out is one that receives.
+    pub reading: bool,
+}
+
+/// How a call ended.
+#[derive(Clone, Debug)]
+pub(super) enum Ended {
+    Done(Result<usize, Error>),
+    WouldBlock,
+    Panicked,
+}
+
+#[derive(Clone, Debug)]
+pub(super) enum Ret {
+    Unit,
+    Performed(Performed),
+    /// Of a call on a file inside; with what was read.
+    Call(Ended, Vec<u8>),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Performed {
+    Some,
+    Dry,
+    Full,
+    Panicked,
+}
+
+pub(super) struct Io {
+    pub node: usize,
+    pub job: Job,
+    /// A receive may last until then.
+    pub slice: Option<Instant>,
+    pub stage: super::io::Stage,
+}
+
+impl World {
+    /// Whether it can do something now.
+    pub(super) fn is_runnable(&self, t: usize) -> bool {
+        let task = &self.tasks[t];
+        if let Some(node) = task.parked {
+            let Some(parked) = self.nodes[node].parked.iter().find(|parked| parked.task == t) else { return true };
+            let ready = self.is_net_ready(parked.wanted);
+            return parked.rung || !ready.is_empty() || parked.until.is_some_and(|until| self.now >= until);
+        }
+        match task.stack.last() {
+            Some(Frame::Io(io)) => self.can_go_on(io),
+            Some(_) => true,
+            None => self.has_event(t),
+        }
+    }
+
+    /// One step.
+    pub(super) fn step(&mut self, t: usize) {
+        self.steps += 1;
+        for level in 0..self.nodes.len() {
+            probe(level, |probe| probe.encrypted = 0);
+        }
+        if let Some(node) = self.tasks[t].parked.take() {
+            self.unpark(t, node);
+        }
+        if self.tasks[t].stack.is_empty() {
+            self.begin_run(t);
+        }
+        self.dispatch(t);
+    }
+
+    pub(super) fn dispatch(&mut self, t: usize) {
+        match self.tasks[t].stack.pop() {
+            Some(Frame::Call(frame)) => self.drive(t, frame),
+            Some(Frame::Offer(node, all, ret)) => {
+                let performed = self.tasks[t].ret.take();
+                match performed {
+                    Some(Ret::Performed(Performed::Full)) => self.give(t, node, *ret),
+                    Some(Ret::Performed(Performed::Panicked)) => {
+                        self.give(t, node, Ret::Call(Ended::Panicked, Vec::new()));
+                    }
+                    _ => self.offer(t, node, all, *ret),
+                }
+            }
+            Some(Frame::Io(io)) => self.perform(t, io),
+            Some(Frame::Run(run)) => self.go_on(t, run),
+            Some(Frame::Ops(node, mut ops)) => {
+                self.tasks[t].ret = None;
+                match ops.pop_front() {
+                    Some(op) => {
+                        self.tasks[t].stack.push(Frame::Ops(node, ops));
+                        self.begin_op(t, node, op);
+                    }
+                    None => self.tasks[t].ret = Some(Ret::Unit),
+                }
+            }
+            Some(Frame::Push(node)) => {
+                self.tasks[t].ret = None;
+                self.offer(t, node, false, Ret::Unit);
+            }
+            Some(Frame::Drop(dropping)) => self.go_on_dropping(t, dropping),
+            None => {}
+        }
+    }
+
+    /// The lock is given up, and the frame below gets this.
+    fn give(&mut self, t: usize, node: usize, ret: Ret) {
+        self.tasks[t].ret = Some(ret);
+        self.release(node);
+    }
+
+    /// The job is done without the lock.
+    pub(super) fn hand_out(&mut self, t: usize, node: usize, job: Job, slice: Option<Instant>) {
+        self.trace(|| format!("t{t} f{node} job {}", super::io::name(&job)));
+        let io = Io { node, job, slice, stage: super::io::Stage::Out };
+        self.tasks[t].stack.push(Frame::Io(Box::new(io)));
+        self.release(node);
+    }
+
+    /// A call begins, under the lock.
+    pub(super) fn call(
+        &mut self,
+        t: usize,
+        node: usize,
+        kind: Kind,
+        wraps: bool,
+        data: Vec<u8>,
+        id: Option<usize>,
+        room: usize,
+    ) {
+        let clock = self.clock();
+        let machine = &mut self.nodes[node].machine;
+        let timeout = match kind {
+            Kind::Read | Kind::Handshake | Kind::CloseClean => machine.read_timeout(),
+            Kind::Write | Kind::Flush => machine.write_timeout(),
+            Kind::Close => None,
+        };
+        let call = machine.begin(kind, wraps, timeout, &clock);
+        if !self.nodes[node].place {
+            self.nodes[node].machine.room();
+        }
+        self.trace(|| format!("t{t} f{node} {kind:?} {:?} {} of {id:?}", call.patience, data.len()));
+        self.tasks[t].ret = None;
+        let mut frame = CallFrame {
+            node,
+            call,
+            data,
+            id,
+            room,
+            briefly: false,
+            dry: false,
+            known: false,
+            received: 0,
+            reading: false,
+        };
+        if let Some(Frame::Io(io)) = self.tasks[t].stack.last() {
+            frame.briefly = kind == Kind::Read && io.slice.is_some();
+        }
+        self.drive(t, Box::new(frame));
+    }
+
+    fn poll(&mut self, frame: &mut CallFrame) -> Step<usize> {
+        let clock = self.clock();
+        let machine = &mut self.nodes[frame.node].machine;
+        match frame.call.kind {
+            Kind::Read => {
+                let (data, room) = (&mut frame.data, frame.room);
+                machine.poll_read(
+                    &mut frame.call,
+                    |connection| {
+                        data.resize(room, 0);
+                        let n = connection.read(data).unwrap_or(0);
+                        data.truncate(n);
+                        n
+                    },
+                    &clock,
+                )
+            }
+            Kind::Write => machine.poll_write(&mut frame.call, &frame.data, &clock),
+            _ => match machine.poll(&mut frame.call, &clock) {
+                Step::Done(result) => Step::Done(result.map(|()| 0)),
+                Step::WouldBlock => Step::WouldBlock,
+                Step::Wait(waits) => Step::Wait(waits),
+            },
+        }
+    }
+
+    fn drive(&mut self, t: usize, mut frame: Box<CallFrame>) {
+        let node = frame.node;
+        let never = frame.call.patience == Patience::Never;
+        match self.tasks[t].ret.take() {
+            Some(Ret::Performed(Performed::Some)) if frame.reading => {
+                (frame.dry, frame.known) = (never, false);
+                frame.received += 1;
+                if never && frame.received > 1 && frame.call.kind != Kind::Close {
+                    self.found("work: a call that does not wait has received twice");
+                }
+            }
+            Some(Ret::Performed(Performed::Dry)) => frame.dry = true,
+            Some(Ret::Performed(Performed::Panicked)) => {
+                let CallFrame { call, data, id, .. } = *frame;
+                let kind = call.kind;
+                self.nodes[node].machine.abandon(call);
+                self.note_ended(t, node, kind, id, &data, &Ended::Panicked);
+                return self.give(t, node, Ret::Call(Ended::Panicked, Vec::new()));
+            }
+            _ => {}
+        }
+        loop {
+            let step = self.poll(&mut frame);
+            let ended = match step {
+                Step::Wait(waits) => {
+                    self.check_wait(&frame, &waits);
+                    let tries = Tries { receive: waits.readable && !frame.dry, send: waits.writable, offer: false };
+                    if let Some(job) = self.nodes[node].machine.job(tries) {
+                        frame.reading = matches!(job, Job::Receive(_));
+                        let may_last = frame.briefly || (!never && !frame.known && self.may_last(node, &waits));
+                        let slice = may_last.then(|| self.now + crate::sys::SLICE);
+                        self.tasks[t].stack.push(Frame::Call(frame));
+                        return self.hand_out(t, node, job, slice);
+                    }
+                    if never {
+                        frame.call.exhausted = true;
+                        continue;
+                    }
+                    (frame.dry, frame.known) = (false, true);
+                    if waits.readable && self.is_ready(node) {
+                        continue;
+                    }
+                    return self.park(t, frame, waits);
+                }
+                Step::Done(result) => Ended::Done(result),
+                Step::WouldBlock => Ended::WouldBlock,
+            };
+            let CallFrame { call, data, id, .. } = *frame;
+            self.note_ended(t, node, call.kind, id, &data, &ended);
+            let data = if call.wraps && call.kind == Kind::Read { data } else { Vec::new() };
+            return self.offer(t, node, false, Ret::Call(ended, data));
+        }
+    }
+
+    fn may_last(&mut self, node: usize, waits: &crate::machine::Waits) -> bool {
+        let near = waits.until.is_some_and(|until| until <= self.now + 2 * crate::sys::SLICE);
+        self.nodes[node].parked.is_empty()
+            && !waits.writable
+            && self.nodes[node].machine.manner() == crate::machine::Manner::Polled
+            && !near
+    }
+
+    /// `offer`, still under the lock.
+    pub(super) fn offer(&mut self, t: usize, node: usize, all: bool, ret: Ret) {
+        let machine = &mut self.nodes[node].machine;
+        let tries = Tries { receive: false, send: true, offer: !all };
+        if machine.has_output() || !machine.is_calm() {
+            if let Some(job) = machine.job(tries) {
+                self.tasks[t].stack.push(Frame::Offer(node, all, Box::new(ret)));
+                return self.hand_out(t, node, job, None);
+            }
+        }
+        self.give(t, node, ret);
+    }
+
+    fn park(&mut self, t: usize, frame: Box<CallFrame>, waits: crate::machine::Waits) {
+        let node = frame.node;
+        self.tasks[t].stack.push(Frame::Call(frame));
+        // Before it is among those who may be rung for it.
+        self.release(node);
+        let wanted = Ready { readable: waits.readable, writable: waits.writable };
+        let until = [waits.until, self.stream_deadline(node)].into_iter().flatten().min();
+        self.trace(|| format!("t{t} f{node} parks {waits:?}"));
+        let wanted = if wanted.is_empty() { wanted } else { self.of_net(node, wanted) };
+        self.nodes[node].parked.push(Parked { task: t, waits, wanted, until, rung: false });
+        self.tasks[t].parked = Some(node);
+    }
+
+    fn unpark(&mut self, t: usize, node: usize) {
+        let parked = &mut self.nodes[node].parked;
+        let Some(at) = parked.iter().position(|parked| parked.task == t) else { return };
+        let sleeper = parked.swap_remove(at);
+        let ready = self.is_net_ready(sleeper.wanted);
+        let is_rung = sleeper.rung && (ready.is_empty() || self.rng.percent(50));
+        self.trace(|| format!("t{t} f{node} wakes, rung {}, {ready:?}", sleeper.rung));
+        if is_rung || ready.is_empty() {
+            return;
+        }
+        let writable = match self.nodes[node].under {
+            Under::Net => ready.writable,
+            // Which it was, nobody can tell from outside.
+            Under::File(_) => sleeper.waits.writable,
+        };
+        if writable {
+            self.nodes[node].machine.room();
+        }
+        // Who has the lease is at it.
+        let is_at_it = self.nodes.iter().any(|node| node.machine.receive.lent || node.machine.send.lent);
+        if std::mem::replace(&mut self.tasks[t].done_then, self.done) != self.done || is_at_it {
+            self.tasks[t].idle_wakes = 0;
+        }
+        self.tasks[t].idle_wakes += 1;
+        if self.tasks[t].idle_wakes > 4 {
+            self.found("liveness: a call spins: ready, and nothing comes of it");
+        }
+    }
+
+    pub(super) fn lose(&mut self, node: usize, which: Which) {
+        let clock = self.clock();
+        self.nodes[node].machine.lease_lost(which, &clock);
+    }
+
+    pub(super) fn event_of(&self, node: usize) -> Option<Happened> {
+        let it = &self.nodes[node];
+        let happened = self.happened(node);
+        let is_due = it.ready || it.alarm.is_some_and(|at| at <= self.now) || happened != Happened::default();
+        (it.place && !it.running && is_due).then_some(happened)
+    }
+}

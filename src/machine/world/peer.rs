@@ -1,0 +1,399 @@
+//! Who is at the other end: layers of records as `session` has them (one for each file), and manners, bad ones mostly.
+
+use super::net::Net;
+use super::rng::Rng;
+use super::session::{
+    record, ALERT, ANSWER, CLIENT_HELLO, DATA, FINISHED, HANDSHAKE, LONGEST, PROTECTED, SERVER_HELLO, TICKET, UPDATE,
+};
+use super::tags::{Counted, Written};
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Manners {
+    /// Reads, sends now and then, answers a close.
+    Good,
+    /// Reads nothing, ever.
+    Deaf,
+    Flooding,
+    DeafFlooding,
+    /// Asks for answers without end.
+    Updating,
+    DeafUpdating,
+    /// Reads and sends a few bytes at a time.
+    Dripping,
+    HelloThenReset,
+    /// Takes what we send, and says nothing at all.
+    Silent,
+    /// A FIN without close_notify.
+    Cutting,
+    Resetting,
+    ClosingWell,
+    Garbage,
+    /// Records without data: empty ones, tickets, warnings.
+    Barren,
+}
+
+pub(super) const ALL: [Manners; 14] = [
+    Manners::Good,
+    Manners::Deaf,
+    Manners::Flooding,
+    Manners::DeafFlooding,
+    Manners::Updating,
+    Manners::DeafUpdating,
+    Manners::Dripping,
+    Manners::HelloThenReset,
+    Manners::Silent,
+    Manners::Cutting,
+    Manners::Resetting,
+    Manners::ClosingWell,
+    Manners::Garbage,
+    Manners::Barren,
+];
+
+impl Manners {
+    pub fn reads(self) -> bool {
+        !matches!(self, Manners::Deaf | Manners::DeafFlooding | Manners::DeafUpdating)
+    }
+
+    fn floods(self) -> bool {
+        matches!(self, Manners::Flooding | Manners::DeafFlooding)
+    }
+
+    /// Nothing it does costs us data that we have sent.
+    pub fn is_kind(self) -> bool {
+        matches!(self, Manners::Good | Manners::Dripping | Manners::ClosingWell | Manners::Flooding)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Begin,
+    Helloed,
+    Done,
+}
+
+struct Layer {
+    is_client: bool,
+    is_tls13: bool,
+    stage: Stage,
+    input: Vec<u8>,
+    saw_bye: bool,
+    said_bye: bool,
+}
+
+pub(super) struct Peer {
+    pub manners: Manners,
+    layers: Vec<Layer>,
+    out: Vec<u8>,
+    /// Acts that are left of its manners.
+    pub budget: usize,
+    /// Data of ours at most in one record.
+    size: usize,
+    pub sent: Counted,
+    pub got: Written,
+    pub saw_bye: bool,
+    pub saw_alert: bool,
+    scratch: Vec<u8>,
+    trailing: bool,
+}
+
+impl Peer {
+    /// The peer of files in these roles, the innermost first.
+    pub fn new(manners: Manners, ours: &[(bool, bool)], room: usize, rng: &mut Rng) -> Peer {
+        let layers = ours
+            .iter()
+            .map(|&(is_client, is_tls13)| Layer {
+                is_client: !is_client,
+                is_tls13,
+                stage: Stage::Begin,
+                input: Vec::new(),
+                saw_bye: false,
+                said_bye: false,
+            })
+            .collect();
+        Peer {
+            manners,
+            layers,
+            out: Vec::new(),
+            budget: if manners.floods() { 200 + rng.below(400) } else { rng.below(120) },
+            size: if manners == Manners::Dripping { 20 } else { rng.pick(&[1, 40, 300, 2000, LONGEST]).min(2 * room) },
+            sent: Counted::default(),
+            got: Written::default(),
+            saw_bye: false,
+            saw_alert: false,
+            scratch: Vec::new(),
+            trailing: rng.percent(20),
+        }
+    }
+
+    /// For a flood that fills what there is to be filled.
+    pub fn drown(&mut self) {
+        self.manners = Manners::Flooding;
+        (self.size, self.budget) = (LONGEST, 550);
+    }
+
+    fn top(&self) -> usize {
+        self.layers.len() - 1
+    }
+
+    pub fn is_open(&self) -> bool {
+        self.layers[self.top()].stage == Stage::Done
+    }
+
+    /// One act. Says whether anything has changed.
+    pub fn act(&mut self, net: &mut Net, rng: &mut Rng) -> Result<bool, String> {
+        if net.reset {
+            return Ok(false);
+        }
+        let mut did = false;
+        if self.manners.reads() && !net.to_peer.is_empty() {
+            let few = self.manners == Manners::Dripping && rng.percent(90);
+            let n = net.to_peer.len();
+            let n = if few {
+                n.min(rng.upto(40))
+            } else if rng.percent(50) {
+                n
+            } else {
+                n.min(rng.size(n))
+            };
+            let bytes = net.to_peer.as_slice()[..n].to_vec();
+            net.to_peer.consume(n);
+            self.layers[0].input.extend_from_slice(&bytes);
+            self.understand()?;
+            did = true;
+        }
+        did |= self.speak_first();
+        did |= self.misbehave(net, rng);
+        if net.reset {
+            return Ok(true);
+        }
+        if net.fin {
+            self.out.clear();
+        } else if !self.out.is_empty() {
+            let n = self.out.len();
+            let n = match self.manners {
+                Manners::Dripping => n.min(rng.upto(6)),
+                _ if rng.percent(30) => rng.upto(n),
+                _ => n,
+            };
+            let n = net.arrive(&self.out[..n]);
+            self.out.drain(..n);
+            did |= n > 0;
+        }
+        did |= self.end(net);
+        Ok(did)
+    }
+
+    /// A clean end is answered with one.
+    fn end(&mut self, net: &mut Net) -> bool {
+        let answers = self.manners.is_kind() && self.manners != Manners::Dripping;
+        let is_over = |layer: &Layer| layer.saw_bye && layer.said_bye;
+        if !answers || !self.out.is_empty() {
+            return false;
+        }
+        let mut did = false;
+        for at in (0..self.layers.len()).rev() {
+            let above = self.layers.get(at + 1).is_none_or(is_over);
+            let layer = &mut self.layers[at];
+            if layer.saw_bye && !layer.said_bye && above && layer.stage == Stage::Done {
+                layer.said_bye = true;
+                self.say(at, ALERT, None, &[1, 0]);
+                did = true;
+            }
+        }
+        // Behind it, in the clear: what `close_clean` leaves in the stream.
+        if did && self.trailing && self.layers.len() == 1 {
+            self.out.extend_from_slice(b"plain");
+        }
+        if !did && net.our_fin && net.out.is_empty() && net.to_peer.is_empty() && !net.fin {
+            net.fin = true;
+            did = true;
+        }
+        did
+    }
+
+    fn speak_first(&mut self) -> bool {
+        if matches!(self.manners, Manners::Silent) {
+            return false;
+        }
+        for at in 0..self.layers.len() {
+            let below = at == 0 || self.layers[at - 1].stage == Stage::Done;
+            if below && self.layers[at].is_client && self.layers[at].stage == Stage::Begin {
+                self.layers[at].stage = Stage::Helloed;
+                self.say(at, HANDSHAKE, Some(CLIENT_HELLO), &[0; 120]);
+                return true;
+            }
+        }
+        false
+    }
+
+    fn misbehave(&mut self, net: &mut Net, rng: &mut Rng) -> bool {
+        let top = self.top();
+        if self.budget == 0 || self.out.len() > 2 * LONGEST || self.layers[top].said_bye {
+            return false;
+        }
+        let (open, bottom_open) = (self.is_open(), self.layers[0].stage == Stage::Done);
+        let last = self.budget == 1;
+        match self.manners {
+            Manners::HelloThenReset => {
+                self.budget -= 1;
+                if last || rng.one_in(12) {
+                    self.budget = 0;
+                    net.reset_by_peer(rng.percent(50));
+                }
+                return true;
+            }
+            Manners::Silent => return false,
+            Manners::Garbage if rng.one_in(10) => {
+                self.budget = 0;
+                let junk: Vec<u8> = (0..rng.upto(60)).map(|_| rng.below(256) as u8).collect();
+                match rng.percent(50) {
+                    true => self.out.extend_from_slice(&junk),
+                    false => self.say(rng.below(top + 1), rng.pick(&[20, 21, 22, 23, 24]), None, &junk),
+                }
+                return true;
+            }
+            Manners::Resetting if last || rng.one_in(40) => {
+                self.budget = 0;
+                net.reset_by_peer(rng.percent(60));
+                return true;
+            }
+            Manners::Cutting if last || rng.one_in(40) => {
+                self.budget = 0;
+                if rng.percent(50) {
+                    self.out.clear();
+                }
+                let n = net.arrive(&self.out);
+                self.out.drain(..n);
+                net.fin = true;
+                net.peer_gone = rng.percent(50);
+                return true;
+            }
+            _ if !bottom_open => return false,
+            _ => {}
+        }
+        self.budget -= 1;
+        match self.manners {
+            Manners::Updating | Manners::DeafUpdating => {
+                let at = if open { rng.below(top + 1) } else { 0 };
+                for _ in 0..rng.upto(40) {
+                    self.say(at, PROTECTED, Some(UPDATE), &[0; 1]);
+                    if open && rng.percent(60) {
+                        self.data(1, rng);
+                    }
+                }
+            }
+            Manners::Barren => {
+                let at = if open { rng.below(top + 1) } else { 0 };
+                let kind = rng.below(4);
+                for _ in 0..rng.size(64) {
+                    match kind {
+                        0 => self.say(at, PROTECTED, Some(DATA), &[]),
+                        1 => self.say(at, PROTECTED, Some(TICKET), &[0; 180]),
+                        2 => self.say(at, ALERT, None, &[1, 90]),
+                        _ => self.say(at, PROTECTED, Some(ANSWER), &[0; 20]),
+                    }
+                }
+                if open && rng.percent(50) {
+                    self.data(self.size, rng);
+                }
+            }
+            Manners::ClosingWell if open && (last || rng.one_in(40)) => {
+                self.budget = 0;
+                self.layers[top].said_bye = true;
+                self.say(top, ALERT, None, &[1, 0]);
+            }
+            _ if !open => {
+                self.budget += 1;
+                return false;
+            }
+            manners if manners.floods() => {
+                for _ in 0..rng.upto(4) {
+                    self.data(self.size, rng);
+                }
+            }
+            _ if rng.percent(40) => self.data(self.size, rng),
+            _ => {}
+        }
+        true
+    }
+
+    fn data(&mut self, most: usize, rng: &mut Rng) {
+        let n = if self.manners.floods() { most } else { rng.upto(most) };
+        let mut bytes = std::mem::take(&mut self.scratch);
+        self.sent.make(n, &mut bytes);
+        self.say(self.top(), PROTECTED, Some(DATA), &bytes);
+        self.scratch = bytes;
+    }
+
+    /// A record of this layer, in records of those below.
+    fn say(&mut self, at: usize, kind: u8, first: Option<u8>, body: &[u8]) {
+        if at == 0 {
+            return record(kind, first, body, &mut self.out);
+        }
+        let mut whole = Vec::with_capacity(body.len() + 6);
+        record(kind, first, body, &mut whole);
+        for chunk in whole.chunks(LONGEST) {
+            self.say(at - 1, PROTECTED, Some(DATA), chunk);
+        }
+    }
+
+    fn understand(&mut self) -> Result<(), String> {
+        for at in 0..self.layers.len() {
+            let input = std::mem::take(&mut self.layers[at].input);
+            let mut rest = input.as_slice();
+            while let [kind, _, _, high, low, more @ ..] = rest {
+                let n = usize::from(*high) * 256 + usize::from(*low);
+                if more.len() < n {
+                    break;
+                }
+                let (body, behind) = more.split_at(n);
+                rest = behind;
+                self.take(at, *kind, body)?;
+            }
+            self.layers[at].input = rest.to_vec();
+        }
+        Ok(())
+    }
+
+    fn take(&mut self, at: usize, kind: u8, body: &[u8]) -> Result<(), String> {
+        let (is_client, is_tls13, stage) = (self.layers[at].is_client, self.layers[at].is_tls13, self.layers[at].stage);
+        let is_last = at == self.top();
+        if self.layers[at].saw_bye {
+            return Err(format!("delivery: a record of type {kind} behind our close_notify"));
+        }
+        match (kind, body.first().copied().unwrap_or(0)) {
+            (PROTECTED, DATA) if is_last => return self.got.take(&body[1..]),
+            (PROTECTED, DATA) => self.layers[at + 1].input.extend_from_slice(&body[1..]),
+            (PROTECTED, UPDATE) => self.say(at, PROTECTED, Some(ANSWER), &[0; 20]),
+            (PROTECTED, _) => {}
+            (ALERT, 1) => {
+                self.layers[at].saw_bye = true;
+                self.saw_bye |= is_last;
+            }
+            (ALERT, _) => self.saw_alert = true,
+            (HANDSHAKE, CLIENT_HELLO) if !is_client && stage == Stage::Begin => {
+                self.layers[at].stage = Stage::Helloed;
+                if self.manners != Manners::Silent {
+                    self.say(at, HANDSHAKE, Some(SERVER_HELLO), &[0; 700]);
+                }
+            }
+            (HANDSHAKE, SERVER_HELLO) if is_client => {
+                self.say(at, HANDSHAKE, Some(FINISHED), &[0; 40]);
+                if is_tls13 {
+                    self.layers[at].stage = Stage::Done;
+                }
+            }
+            (HANDSHAKE, FINISHED) => {
+                self.layers[at].stage = Stage::Done;
+                if !is_client {
+                    match is_tls13 {
+                        true => self.say(at, PROTECTED, Some(TICKET), &[0; 200]),
+                        false => self.say(at, HANDSHAKE, Some(FINISHED), &[0; 40]),
+                    }
+                }
+            }
+            other => return Err(format!("meaning: the peer got {other:?} in {stage:?}")),
+        }
+        Ok(())
+    }
+}
