@@ -7,7 +7,6 @@ use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use socket2::SockRef;
 
 use crate::backend::{Backend, Happened, Place, Source};
@@ -15,6 +14,7 @@ use crate::callbacks::Slot;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::file::{Handshake, SslFile, SslOptions};
+use crate::sync::Mutex;
 
 /// A listener whose connections are TLS. [`try_clone`](SslListener::try_clone) shares everything.
 ///

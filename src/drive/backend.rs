@@ -3,8 +3,6 @@
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
-use std::time::Instant;
 
 use super::alert_queue::{in_callback, InCall};
 use super::handle::{Face, Handle};
@@ -13,6 +11,7 @@ use super::{Locked, Real, Shared};
 use crate::backend::{Backend, Happened, Place, Source};
 use crate::machine::{taken, Due, Job, Tries};
 use crate::stream::Transport;
+use crate::sync::{now, thread};
 use crate::sys::Descriptor;
 
 /// What one run hands to the read callback at most, so that the other files of the backend have their turn.
@@ -84,7 +83,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
 
     /// What has happened. Says whether to receive.
     fn take_note(&mut self, happened: Happened) -> bool {
-        if self.alarm.is_some_and(|at| at <= Instant::now()) {
+        if self.alarm.is_some_and(|at| at <= now()) {
             // The backend has forgotten it.
             self.alarm = None;
             if self.machine.lingers() {

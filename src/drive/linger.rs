@@ -6,13 +6,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
-use std::thread;
 
 use super::handle::Face;
 use super::Shared;
 use crate::backend::Backend;
 use crate::stream::Transport;
-use crate::sync::Mutex;
+use crate::sync::{global, thread, Mutex};
 
 /// Files that linger at most; the oldest goes first.
 const MOST: usize = 1024;
@@ -24,8 +23,8 @@ struct Lingerers {
     backend: Option<Backend>,
 }
 
-/// Locked before any file's lock, never inside one.
-static LINGERERS: Mutex<Lingerers> = Mutex::new(Lingerers { all: VecDeque::new(), next: 0, backend: None });
+// Locked before any file's lock, never inside one.
+global!(static LINGERERS: Mutex<Lingerers> = Mutex::new(Lingerers { all: VecDeque::new(), next: 0, backend: None }));
 
 trait Lingers: Send + Sync {
     /// Ends at once.

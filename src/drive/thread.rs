@@ -2,12 +2,12 @@
 
 use std::io;
 use std::panic::resume_unwind;
-use std::time::Instant;
 
 use super::perform::{Briefly, Performed};
 use super::{Locked, Parked};
 use crate::machine::{Call, Kind, Machine, Manner, Patience, Step, Tries, Waits};
 use crate::stream::Transport;
+use crate::sync::{now, MutexGuard};
 use crate::sys::{Doorbell, Ready, Woken, SLICE};
 
 impl<S: Transport, F> Locked<'_, S, F> {
@@ -84,7 +84,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
         match waits.until {
             // Twice, as the system counts in ticks.
-            Some(until) if until <= Instant::now() + 2 * SLICE => Briefly::No,
+            Some(until) if until <= now() + 2 * SLICE => Briefly::No,
             _ => Briefly::Slice,
         }
     }
@@ -102,7 +102,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         self.core.parked.push(Parked { waits, bell: bell.clone(), rung: false });
         let wanted = Ready { readable: waits.readable, writable: waits.writable };
         let until = [waits.until, shared.stream.deadline()].into_iter().flatten().min();
-        let woken = crate::sync::MutexGuard::unlocked(&mut self.core, || match wanted.is_empty() {
+        let woken = MutexGuard::unlocked(&mut self.core, || match wanted.is_empty() {
             true => bell.sleep(until),
             false => shared.stream.wait(wanted, &bell, until),
         });
