@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::Happened;
 use crate::schedules::net::net;
-use crate::sync::{now, AtomicBool, Ordering};
+use crate::sync::{now, thread, AtomicBool, Ordering};
 
 pub(super) struct Waiter {
     number: usize,
@@ -42,7 +42,10 @@ impl Waiter {
     }
 
     pub fn wait(&self, arrivals: &mut Arrivals, timeout: Option<Duration>) -> io::Result<()> {
-        arrivals.list.clear();
+        // What is told again may be on its way out in another thread, which has its turn.
+        if !std::mem::take(&mut arrivals.list).is_empty() {
+            thread::yield_now();
+        }
         let until = timeout.map(|timeout| now() + timeout);
         let net = net();
         let mut state = net.lock();
