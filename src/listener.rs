@@ -473,8 +473,11 @@ impl Source for Shared {
         calls
     }
 
-    fn orphaned(self: Arc<Self>) {
+    fn orphaned(self: Arc<Self>, at: &Place) {
         let mut settings = self.settings.lock();
+        if !settings.place.as_ref().is_some_and(|place| place.is(at)) {
+            return;
+        }
         settings.place = None;
         let pending = std::mem::take(&mut settings.pending);
         drop(settings);

@@ -54,8 +54,8 @@ pub(crate) trait Source: Send + Sync {
     fn descriptors(&self) -> Option<(RawFd, RawFd)>;
     /// Does what is due; says how many callbacks were called. Called by one thread at a time.
     fn run(self: Arc<Self>, at: &Place, happened: Happened, scratch: &mut [u8]) -> usize;
-    /// The backend is gone.
-    fn orphaned(self: Arc<Self>);
+    /// The backend is gone, and with it this place; the source may have one elsewhere by now.
+    fn orphaned(self: Arc<Self>, at: &Place);
 }
 
 /// Why a source runs; and, for [`Place::watch`], for what it wants to run.
@@ -272,7 +272,9 @@ impl Drop for Backend {
             self.inner.forget(*key, entry);
         }
         drop(state);
-        sources.into_values().for_each(|entry| entry.source.orphaned());
+        for (key, entry) in sources {
+            entry.source.orphaned(&Place { backend: self.inner.weak.clone(), key });
+        }
         // Call-outs that nobody will make may own files.
         drop(timers);
     }

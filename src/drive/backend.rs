@@ -62,8 +62,11 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
         calls
     }
 
-    fn orphaned(self: Arc<Self>) {
+    fn orphaned(self: Arc<Self>, at: &Place) {
         let mut locked = self.lock();
+        if !locked.is_in(at) {
+            return;
+        }
         locked.left_backend();
         let kept = locked.machine.let_go();
         let lingers = locked.machine.lingers();

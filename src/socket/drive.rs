@@ -482,7 +482,7 @@ impl Source for Connecting {
         0
     }
 
-    fn orphaned(self: Arc<Self>) {}
+    fn orphaned(self: Arc<Self>, _: &Place) {}
 }
 
 /// What comes behind a close_notify that nobody asked for.
@@ -514,5 +514,5 @@ impl Source for Behind {
         0
     }
 
-    fn orphaned(self: Arc<Self>) {}
+    fn orphaned(self: Arc<Self>, _: &Place) {}
 }
