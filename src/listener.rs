@@ -232,15 +232,19 @@ impl SslListener {
         let old = self.shared.callbacks.lock().accept.set(Some(Box::new(f)));
         drop(old);
         let mut settings = self.shared.settings.lock();
-        let old = settings.place.take();
-        if let Some(old) = old {
-            if old.backend().as_ref() == Some(backend) {
+        // More than once if another thread does the same.
+        while let Some(old) = settings.place.take() {
+            if old.is_in(backend) {
                 settings.place = Some(old);
                 return Ok(());
             }
             drop(settings);
             old.leave(true);
             settings = self.shared.settings.lock();
+        }
+        if settings.closed {
+            drop(settings);
+            return self.check_open();
         }
         settings.watched = false;
         settings.place = Some(backend.add(self.shared.clone())?);

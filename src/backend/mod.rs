@@ -312,11 +312,18 @@ impl fmt::Debug for CallOut {
 }
 
 impl Place {
+    /// Never to be dropped under a lock of the source's: it may be the last handle by then.
     pub fn backend(&self) -> Option<Backend> {
         let inner = self.backend.upgrade()?;
         let one_more = |handles| (handles > 0).then_some(handles + 1);
         inner.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
         Some(Backend { inner })
+    }
+
+    /// Whether it is in this one. Asked without a handle of its own, which could be the last: it must not go under a lock of
+    /// the source's.
+    pub fn is_in(&self, backend: &Backend) -> bool {
+        std::ptr::eq(self.backend.as_ptr(), Arc::as_ptr(&backend.inner))
     }
 
     /// Whether somebody can turn it.

@@ -171,7 +171,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         }
         // More than once if another thread does the same.
         while let Some(old) = locked.place.clone() {
-            if backend.is_some() && old.backend().as_ref() == backend {
+            if backend.is_some_and(|backend| old.is_in(backend)) {
                 return Ok(());
             }
             locked.left_backend();
@@ -209,10 +209,13 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
     pub fn take_home(self: &Arc<Self>, unread: &[u8]) {
         let mut locked = self.lock();
         locked.machine.take_home(unread, &Real);
-        if let Some(backend) = locked.home.take().and_then(|place| place.backend()) {
+        let backend = locked.home.take().and_then(|place| place.backend());
+        if let Some(backend) = &backend {
             // A poller that refuses leaves a file without a backend, whose calls still work.
-            let _ = self.enter(&mut locked, &backend);
+            let _ = self.enter(&mut locked, backend);
         }
+        drop(locked);
+        drop(backend);
     }
 }
 
