@@ -53,6 +53,10 @@ pub(super) fn adopt<S: Transport, F: Face<S>>(shared: &Arc<Shared<S, F>>) {
         drop(lingerers);
         return shared.stream.abandon();
     }
+    if shared.ask().lingerer.is_some() {
+        // The backend it was in has gone: it has been counted.
+        return;
+    }
     let id = lingerers.next;
     lingerers.next += 1;
     let weak: Weak<Shared<S, F>> = Arc::downgrade(shared);
