@@ -72,10 +72,15 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
 
     /// Out of the backend.
     fn part(&self, mut locked: Locked<'_, S, F>, callbacks: Slots<F>) {
-        let place = locked.place.take();
+        let (place, lingers) = (locked.place.take(), locked.machine.lingers());
+        let lingerer = locked.lingerer.take();
         drop(locked);
         if let Some(place) = place {
             place.leave(false);
+        }
+        if lingers {
+            // Its backend went, and it was adopted before we were done here.
+            super::linger::left(lingerer);
         }
         drop(callbacks);
     }

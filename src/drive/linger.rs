@@ -76,6 +76,7 @@ pub(super) fn adopt<S: Transport, F: Face<S>>(shared: &Arc<Shared<S, F>>) {
     drop(lingerers);
     if let Some(oldest) = oldest.and_then(|(_, oldest)| oldest.upgrade()) {
         oldest.end();
+        left(None);
     }
 }
 
@@ -84,6 +85,17 @@ pub(super) fn forget<S: Transport, F: Face<S>>(shared: &Shared<S, F>) {
     let id = shared.lock().lingerer.take();
     if let Some(id) = id {
         LINGERERS.lock().forget(id);
+    }
+}
+
+/// One has left before its time, with this number if it was counted: the thread may wait for it alone.
+pub(super) fn left(id: Option<u64>) {
+    let mut lingerers = LINGERERS.lock();
+    if let Some(id) = id {
+        lingerers.forget(id);
+    }
+    if let Some(backend) = &lingerers.backend {
+        backend.wake();
     }
 }
 
@@ -126,4 +138,10 @@ fn run(backend: Backend) {
         let turned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| backend.turn(None)));
         let _ = turned.map(|turned| turned.map_err(|_| thread::sleep(crate::sys::SLICE)));
     }
+}
+
+/// How many files linger.
+#[cfg(all(test, shuttle))]
+pub(crate) fn count() -> usize {
+    LINGERERS.lock().all.len()
 }

@@ -17,7 +17,7 @@ mod callbacks;
 mod calls;
 mod drop;
 pub(crate) mod handle;
-mod linger;
+pub(crate) mod linger;
 mod perform;
 mod thread;
 

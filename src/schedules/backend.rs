@@ -38,7 +38,7 @@ impl Source for Counter {
         1
     }
 
-    fn orphaned(self: Arc<Self>) {
+    fn orphaned(self: Arc<Self>, _: &Place) {
         assert!(!self.orphaned.swap(true, Ordering::SeqCst), "twice");
     }
 }
@@ -192,6 +192,30 @@ fn a_file_that_leaves_and_comes_back_loses_no_byte() {
         peer.join().expect("the peer");
         turner.join().expect("the turner");
         assert_eq!(*got.lock(), b"012345");
+    });
+}
+
+/// The backend it leaves goes at the same moment: it is in the new one all the same.
+#[test]
+fn a_file_that_moves_as_its_backend_goes_is_in_the_new_one() {
+    check(|| {
+        let (here, there) = pair();
+        let (file, old) = (PlainFile::new(here), Backend::new().expect("backend"));
+        let new = Backend::new().expect("backend");
+        file.set_backend(Some(&old)).expect("set");
+        let stop = new.clone();
+        file.set_callbacks(Callbacks::new().on_read(move |_, _: &[u8]| stop.stop()));
+        let goes = thread::spawn(move || {
+            old.turn(Some(Duration::ZERO)).expect("turn");
+            drop(old);
+        });
+        file.set_backend(Some(&new)).expect("move");
+        assert!(file.backend().is_some());
+        let peer = thread::spawn(move || there.send(b"x"));
+        // Not called by the old one, or called: either stops the new one's run.
+        new.run().expect("run");
+        goes.join().expect("who drops");
+        peer.join().expect("the peer");
     });
 }
 

@@ -221,6 +221,7 @@ pub(super) fn in_time(model: fn()) {
     let clock = thread::spawn(pass_time);
     with_clock(|at| at.thread = Some(clock.thread().clone()));
     model();
+    super::wait_for_lingerers();
     with_clock(|clock| clock.is_over = true);
     clock.thread().unpark();
     clock.join().expect("the clock");
