@@ -10,6 +10,7 @@ use super::{check, must_find_without_notification};
 use crate::backend::{Backend, Happened, Place, Source};
 use crate::callbacks::Callbacks;
 use crate::file::PlainFile;
+use crate::stream::Transport;
 use crate::sys::Descriptor;
 
 const RINGERS: usize = 3;
@@ -253,5 +254,56 @@ fn what_other_threads_ask_of_a_file_is_done_by_its_backend() {
             }
         }));
         [turner, sends, pauses, peer].into_iter().for_each(|thread| thread.join().expect("a thread"));
+    });
+}
+
+/// A stream comes back from the file that wrapped it as the backend's last handle goes, and another thread puts the file elsewhere.
+#[test]
+fn a_stream_that_comes_home_as_its_backend_goes() {
+    check(|| {
+        let (here, there) = pair();
+        let (file, backend) = (PlainFile::new(here), Backend::new().expect("backend"));
+        file.set_backend(Some(&backend)).expect("set");
+        let mut inherited = file.take_over().expect("taken over");
+        let handles = (backend, inherited.backend.take());
+        let goes = thread::spawn(move || {
+            handles.0.turn(Some(Duration::ZERO)).expect("turn");
+            drop(handles);
+        });
+        let asks = thread::spawn({
+            let file = file.clone();
+            move || file.backend().is_some()
+        });
+        file.give_back(&inherited, b"0".to_vec());
+        let mut byte = [0];
+        assert_eq!((&file).read(&mut byte).expect("read"), 1);
+        assert_eq!(&byte, b"0");
+        goes.join().expect("who drops");
+        asks.join().expect("who asks");
+        assert!(file.backend().is_none());
+        drop(there);
+    });
+}
+
+/// Two threads put the same file into backends of theirs: it is in one of them in the end, and the other is empty.
+#[test]
+fn two_who_set_the_backend() {
+    check(|| {
+        let (here, there) = pair();
+        let file = PlainFile::new(here);
+        let backends = [0, 1, 2].map(|_| Backend::new().expect("backend"));
+        file.set_backend(Some(&backends[0])).expect("set");
+        let setters = [1, 2].map(|i| {
+            let (file, backend) = (file.clone(), backends[i].clone());
+            thread::spawn(move || file.set_backend(Some(&backend)).expect("set"))
+        });
+        backends[0].turn(Some(Duration::ZERO)).expect("turn");
+        setters.into_iter().for_each(|setter| setter.join().expect("who sets"));
+        assert_eq!(backends.iter().map(Backend::len).sum::<usize>(), 1);
+        assert_eq!(backends.iter().position(|backend| !backend.is_empty()), {
+            let of_file = file.backend().expect("it has one");
+            backends.iter().position(|backend| *backend == of_file)
+        });
+        drop(there);
     });
 }
