@@ -525,11 +525,13 @@ impl Connection {
 
     /// Decrypts what has come and throws it away, what was decrypted before excepted. Says whether reading has ended.
     pub(crate) fn discard_input(&mut self) -> bool {
-        let mut away = [0; 4096];
-        while self.decrypt(&mut away).is_some() {
-            self.discarded = true;
-        }
-        if !self.handshake_done {
+        // Who has not shaken hands does not begin to, only to throw away what comes of it.
+        if self.handshake_done {
+            let mut away = [0; 4096];
+            while self.decrypt(&mut away).is_some() {
+                self.discarded = true;
+            }
+        } else {
             self.wire.clear_input();
             self.look_for_end();
         }

@@ -128,6 +128,16 @@ fn a_port_can_be_bound_again_at_once() {
 }
 
 #[test]
+fn debug_shows_what_stds_does() {
+    each(|engine, ip| {
+        let tcp = TcpListener::bind((ip, 0)).expect("bind");
+        let expected = format!("{tcp:?}").replace("TcpListener", "SslListener");
+        let listener = SslListener::from_tcp(tcp, &server_context(engine)).expect("from_tcp");
+        assert_eq!(format!("{listener:?}"), expected);
+    });
+}
+
+#[test]
 fn clones_accept_from_the_same_queue() {
     each(|engine, ip| {
         let listener = bind(ip, engine);

@@ -244,14 +244,16 @@ fn at_the_pending_limit_others_wait_in_the_systems_queue_and_nobody_spins() {
         let port = Port::new(engine);
         port.listener.set_pending_limit(3);
         port.listener.set_handshake_timeout(None);
-        let silent: Vec<_> = (0..3).map(|_| port.connect()).collect();
+        // Who has said something keeps its place.
+        let slow: Vec<_> = (0..3).map(|_| port.connect()).collect();
+        slow.iter().for_each(|mut slow| slow.write_all(&[22]).expect("write"));
         settle(&port.backend);
-        assert_eq!(port.backend.len(), 1 + 3);
+        assert_eq!((port.backend.len(), port.listener.pending()), (1 + 3, 3));
         let client = port.client();
         settle(&port.backend);
         assert_eq!((port.backend.len(), port.accepted()), (1 + 3, 0), "accepted above the limit");
         assert!(wake_ups(&port.backend) <= 2, "spinning at the limit");
-        drop(silent);
+        drop(slow);
         turn_until(&port.backend, || port.accepted() == 1 && client.is_finished());
         client.join().expect("client");
         // A higher limit is taken up at once.

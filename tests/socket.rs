@@ -5,6 +5,8 @@ mod common;
 mod ends;
 #[path = "socket/errors.rs"]
 mod errors;
+#[path = "socket/written.rs"]
+mod written;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};

@@ -55,6 +55,9 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
             self.rested.notify_all();
         }
         locked.running = None;
+        if locked.machine.lingers() {
+            locked.note_outstanding();
+        }
         self.let_go(locked);
         if let Some(panic) = panic {
             resume_unwind(panic);
@@ -89,10 +92,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
         if self.alarm.is_some_and(|at| at <= now()) {
             // The backend has forgotten it.
             self.alarm = None;
-            if self.machine.lingers() {
-                let outstanding = self.shared.stream.unacknowledged();
-                self.machine.note_outstanding(outstanding, &Real);
-            }
+        }
+        if self.machine.lingers() {
+            self.note_outstanding();
         }
         if happened.disarmed {
             self.watched = Happened::default();
@@ -132,6 +134,11 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 }
             }
         }
+    }
+
+    pub(super) fn note_outstanding(&mut self) {
+        let outstanding = self.shared.stream.unacknowledged();
+        self.machine.note_outstanding(outstanding, &Real);
     }
 
     /// It has no backend any more.
@@ -208,7 +215,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
     /// The stream is ours again, and these bytes come first.
     pub fn take_home(self: &Arc<Self>, unread: &[u8]) {
         let mut locked = self.lock();
-        locked.machine.take_home(unread, &Real);
+        locked.machine.take_home(unread);
         let backend = locked.home.take().and_then(|place| place.backend());
         if let Some(backend) = &backend {
             // A poller that refuses leaves a file without a backend, whose calls still work.

@@ -143,7 +143,7 @@ impl<S: Transport, F> Shared<S, F> {
         let mut locked = self.lock();
         if locked.machine.nonblocking && locked.place.is_some() && !locked.machine.is_lent() {
             // What goes without waiting goes now; the backend goes on with it.
-            locked.machine.begin_close(&Real);
+            locked.machine.begin_close_in_backend(&Real);
             locked.offer();
             return Ok(());
         }
@@ -242,8 +242,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
     fn push(&mut self) {
         match (self.machine.can_try(), self.machine.settled()) {
             (true, _) => {}
-            (false, true) => return self.offer_all(),
-            (false, false) => return,
+            (false, true) if self.shared.stream.is_duplex() || !self.machine.is_receiving() => return self.offer_all(),
+            (false, _) => return,
         }
         if !self.machine.settled() {
             let call = self.machine.begin(Kind::Handshake, true, None, &Real);

@@ -47,15 +47,17 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         locked.offer();
         // Before our end is said, which takes its time to be acknowledged, too.
         let is_plain_stream = locked.machine.manner() == Manner::Polled && !self.stream.is_file();
-        let outstanding = if is_plain_stream { self.stream.unacknowledged() } else { 0 };
+        let may_be_on_its_way = is_plain_stream && locked.machine.has_accepted();
+        let outstanding = if may_be_on_its_way { self.stream.unacknowledged() } else { 0 };
         let lasts = locked.machine.unsent() > 0 || outstanding > 0 || locked.machine.is_over();
         if lasts && !locked.machine.is_done() && locked.machine.manner() == Manner::Polled {
-            locked.machine.linger(outstanding, &Real);
+            locked.machine.linger(outstanding);
         }
         locked.machine.begin_close(&Real);
         locked.offer();
         if locked.machine.lingers() {
             locked.read_away();
+            locked.note_outstanding();
             if !locked.machine.is_done() {
                 drop(locked);
                 drop(callbacks);

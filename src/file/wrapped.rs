@@ -50,6 +50,10 @@ macro_rules! transport_for_file {
                 self.shared().write(Caller::Wrapper, buf)
             }
 
+            fn is_duplex(&self) -> bool {
+                self.shared().stream.is_duplex()
+            }
+
             fn half_close(&self) {
                 self.shared().shut(true, false);
             }

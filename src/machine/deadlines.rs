@@ -75,6 +75,7 @@ impl Machine {
     #[inline]
     pub(super) fn note_accepted(&mut self, clock: &impl Clock) {
         self.deliver.write_armed = true;
+        self.send.has_accepted = true;
         self.times.sent(self.driven, clock);
     }
 

@@ -183,6 +183,7 @@ impl Machine {
         self.look_ahead();
         self.is_to_begin()
             || self.end.owes_stream_end
+            || self.end.held
             || self.is_cleaned_but_for_return()
             || self.is_kept_to_the_end()
             || (self.lingers() && self.is_done())

@@ -47,6 +47,17 @@ pub(crate) enum End {
     },
 }
 
+/// The system tells nobody that all has been acknowledged: it is asked now and then.
+#[derive(Clone, Copy, Debug)]
+struct Linger {
+    /// What was on its way when that was last asked.
+    outstanding: usize,
+    /// When to ask again, and how long after that.
+    ask: Option<(Instant, Duration)>,
+}
+
+const FIRST_ASKED: Duration = Duration::from_millis(5);
+
 #[derive(Debug)]
 pub(super) struct Ending {
     pub state: End,
@@ -55,13 +66,22 @@ pub(super) struct Ending {
     pub owes_stream_end: bool,
     /// Both directions of the stream have been ended, or are about to be.
     stream_ended: bool,
-    /// Nobody has a handle any more, and something may still be on its way; how much, when that was last asked.
-    outstanding: Option<usize>,
+    /// Nobody has a handle any more, and something may still be on its way.
+    linger: Option<Linger>,
+    /// `close` in a backend has done what goes at once; the rest is the backend's.
+    pub held: bool,
 }
 
 impl Ending {
     pub fn new(close_timeout: Duration) -> Ending {
-        Ending { state: End::Not, close_timeout, owes_stream_end: false, stream_ended: false, outstanding: None }
+        Ending {
+            state: End::Not,
+            close_timeout,
+            owes_stream_end: false,
+            stream_ended: false,
+            linger: None,
+            held: false,
+        }
     }
 
     #[inline]
@@ -83,7 +103,7 @@ impl Ending {
     }
 
     pub fn lingers(&self) -> bool {
-        self.outstanding.is_some()
+        self.linger.is_some()
     }
 
     /// How long to wait for the peer to take something. That `close` should not wait for the peer's end is no licence to lose
@@ -106,6 +126,12 @@ impl Machine {
             self.stir.state = true;
             self.look(clock);
         }
+    }
+
+    /// The same, in a backend: what goes without waiting goes now, and the backend finishes it.
+    pub fn begin_close_in_backend(&mut self, clock: &impl Clock) {
+        self.end.held = !self.is_over();
+        self.begin_close(clock);
     }
 
     /// `close_clean` begins, or goes on. What has been asked of a backend has the read time-out.
@@ -134,22 +160,34 @@ impl Machine {
     }
 
     /// The last handle has gone, and something may still be on its way: so many bytes that the system knows of.
-    pub fn linger(&mut self, outstanding: usize, clock: &impl Clock) {
-        self.end.outstanding = Some(outstanding);
-        self.look(clock);
+    pub fn linger(&mut self, outstanding: usize) {
+        self.end.linger = Some(Linger { outstanding, ask: None });
     }
 
     pub fn lingers(&self) -> bool {
         self.end.lingers()
     }
 
-    /// How much of what was sent the peer has not acknowledged: less than before is progress.
+    /// How much of what was sent the peer has not acknowledged, asked while the file lingers: less than before is progress,
+    /// and with nothing left there is nothing to wait for.
     pub fn note_outstanding(&mut self, bytes: usize, clock: &impl Clock) {
-        if self.end.outstanding.is_some_and(|before| bytes < before) {
-            self.end.outstanding = Some(bytes);
-            if let End::Drain { .. } = self.end.state {
-                self.end.state = End::Drain { until: clock.now() + self.end.patience() };
+        let patience = self.end.patience();
+        let (Some(linger), End::Drain { until }) = (&mut self.end.linger, &mut self.end.state) else { return };
+        if bytes == 0 {
+            return self.finish(Ok(()));
+        }
+        let now = clock.now();
+        if bytes < linger.outstanding {
+            *until = now + patience;
+        }
+        linger.outstanding = bytes;
+        match &mut linger.ask {
+            None => linger.ask = Some((now + FIRST_ASKED, FIRST_ASKED)),
+            Some((at, after)) if now >= *at => {
+                *after *= 2;
+                *at = now + *after;
             }
+            Some(_) => {}
         }
     }
 
@@ -174,6 +212,9 @@ impl Machine {
 
     /// As far as it goes without I/O.
     pub(super) fn step_end(&mut self, clock: &impl Clock) {
+        if self.end.held {
+            return;
+        }
         match self.end.state {
             End::Flush { .. } => {
                 if self.settled() || self.send.queue.is_empty() {
@@ -245,7 +286,10 @@ impl Machine {
     pub(super) fn end_deadline(&self) -> Option<Instant> {
         match self.end.state {
             End::Flush { progress } if self.can_try() => progress.checked_add(self.end.patience()),
-            End::Drain { until } => Some(until),
+            End::Drain { until } => {
+                let asked = self.end.linger.and_then(|linger| linger.ask);
+                Some(asked.map_or(until, |(at, _)| at.min(until)))
+            }
             End::Clean { since } if self.driven && self.outcome.own.is_none() => {
                 since.checked_add(self.times.read_timeout?)
             }
@@ -262,6 +306,7 @@ impl Machine {
                 self.drop_output();
                 self.finish(Err(timed_out(Some(self.end.patience()))));
             }
+            End::Drain { until } if now < until => {}
             End::Drain { .. } => self.finish(Ok(())),
             _ => {
                 self.outcome.own = Some(Err(timed_out(self.times.read_timeout)));

@@ -1,6 +1,6 @@
 //! Whose the stream is.
 
-use super::{Clock, Machine};
+use super::Machine;
 use crate::error::Error;
 
 #[derive(Debug)]
@@ -68,13 +68,12 @@ impl Machine {
     }
 
     /// The stream is ours again, and these bytes come first.
-    pub fn take_home(&mut self, bytes: &[u8], clock: &impl Clock) {
+    pub fn take_home(&mut self, bytes: &[u8]) {
         if let Lending::Lent { unread } = std::mem::replace(&mut self.lend, Lending::Own) {
             self.tls.unread(&unread);
             self.tls.unread(bytes);
         }
         (self.stir.state, self.stir.input) = (true, true);
-        self.look(clock);
     }
 
     /// When nobody has the file any more: what was read from the stream and not consumed; `None`: it is all with the stream.

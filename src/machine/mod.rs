@@ -188,6 +188,7 @@ impl Machine {
 
     /// Time has passed, or somebody looks.
     pub fn tick(&mut self, clock: &impl Clock) {
+        self.end.held = false;
         if !self.is_calm() || self.driven {
             self.look(clock);
         }
@@ -196,7 +197,9 @@ impl Machine {
     /// After every input: what follows from it without I/O.
     fn look(&mut self, clock: &impl Clock) {
         self.expire(clock);
-        if !self.settled() {
+        // Who closes without having said anything needs no handshake for it.
+        let has_nothing_to_say = self.end.is_closing() && self.send.queue.is_empty();
+        if !self.settled() && !has_nothing_to_say {
             self.shake_hands(clock);
         }
         if self.receive.shut && self.settled() {

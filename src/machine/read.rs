@@ -32,6 +32,11 @@ impl Receiving {
 }
 
 impl Machine {
+    /// Somebody receives just now.
+    pub fn is_receiving(&self) -> bool {
+        self.receive.lent
+    }
+
     /// The rule that admits input: the only one.
     #[inline]
     pub(super) fn admits(&self, limit: usize) -> bool {

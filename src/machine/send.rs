@@ -35,6 +35,8 @@ pub(super) struct Sending {
     pub limit: usize,
     /// Somebody sends.
     pub lent: bool,
+    /// Something of a user's.
+    pub has_accepted: bool,
     /// The stream takes no more for now.
     pub full: bool,
     pub after: After,
@@ -66,6 +68,7 @@ impl Sending {
         Sending {
             limit,
             lent: false,
+            has_accepted: false,
             full: false,
             after: After::Nothing,
             queue: Buffer::default(),
@@ -139,6 +142,11 @@ impl Machine {
         self.send.queue.len() + self.send.encrypted + self.send.flight_plain
     }
 
+    /// Something was ever accepted.
+    pub fn has_accepted(&self) -> bool {
+        self.send.has_accepted
+    }
+
     /// The stream is owed something that needs nothing but room.
     #[inline]
     pub fn has_ciphertext(&self) -> bool {
@@ -170,13 +178,16 @@ impl Machine {
     /// Our end is to be said, and nothing is in front of it.
     #[inline]
     pub(super) fn owes_end(&self) -> bool {
-        if self.send.end != OurEnd::Asked {
+        if !self.has_end_to_say() {
             return false;
         }
-        let may_speak = self.settled() || (self.end.is_closing() && self.send.queue.is_empty());
-        may_speak
-            && self.send.queue.is_empty()
-            && self.send.current.is_none()
+        let may_speak = self.settled() || self.end.is_closing();
+        may_speak && self.send.queue.is_empty() && self.send.current.is_none()
+    }
+
+    /// Our end is to be said, when all else has been.
+    pub(super) fn has_end_to_say(&self) -> bool {
+        self.send.end == OurEnd::Asked
             && self.outcome.send_failure.is_none()
             && !self.is_clean_end_said()
             && !self.lend.is_returned()

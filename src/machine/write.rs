@@ -185,7 +185,7 @@ impl Machine {
             let waits = self.waits_to_settle();
             return self.wait(call, waits, clock);
         }
-        if self.has_been_drained(call) && !self.owes_end() {
+        if self.has_been_drained(call) && !self.has_end_to_say() {
             return self.done(call, Ok(()));
         }
         let waits = self.waits_to_send(call);

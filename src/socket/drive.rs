@@ -1,6 +1,6 @@
 //! What the backend does for a socket: looking up, connecting, going over to TLS and back, calling handlers.
 
-use std::io;
+use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Weak};
@@ -64,7 +64,9 @@ impl Inner {
                 Event::Mode(mode) => call!(mode, mode),
                 Event::Encrypted => call!(encrypted),
                 Event::ReadyRead => call!(ready_read),
-                Event::Written => call!(written),
+                // Not if more has been written meanwhile: that is told when it is sent.
+                Event::Written if self.is_written().is_ok_and(|yes| yes) => call!(written),
+                Event::Written => {}
                 Event::End(end) => self.tear_down(end),
                 Event::Closed(end) => call!(closed, end),
             }
@@ -253,13 +255,33 @@ impl Inner {
         is_full
     }
 
+    /// A file has nothing left to send.
     pub fn written(self: &Arc<Self>) {
         self.start_if_flushed();
+        match self.is_written() {
+            Ok(true) if !self.state.lock().closing => self.happened(Event::Written),
+            Ok(_) => {}
+            // The file tells its end once, and has done so at the peer's.
+            Err(e) if self.state.lock().peer_ended => self.finish(Err(e)),
+            Err(_) => {}
+        }
+    }
+
+    /// Whether all that was written has been handed to the system. The error says that some of it was lost: a file that has
+    /// failed has nothing unsent either.
+    fn is_written(&self) -> io::Result<bool> {
         let state = self.state.lock();
-        let all_gone = state.queued == 0 && !state.closing;
+        let (plain, tls, queued) = (state.plain.clone(), state.tls.clone(), state.queued);
         drop(state);
-        if all_gone {
-            self.happened(Event::Written);
+        if queued > 0 || tls.as_ref().map_or(0, Tls::unsent) > 0 || plain.as_ref().map_or(0, PlainFile::unsent) > 0 {
+            return Ok(false);
+        }
+        match (tls, plain) {
+            // What was written in plain has gone before.
+            (Some(tls), _) if !tls.is_handshake_done() => tls.last_error().map_or(Ok(true), Err),
+            (Some(tls), _) => (&tls).flush().map(|()| true),
+            (None, Some(plain)) => (&plain).flush().map(|()| true),
+            (None, None) => Ok(false),
         }
     }
 

@@ -414,7 +414,8 @@ impl SslSocket {
         drop(self.inner.handlers.lock().ready_read.set(Some(Box::new(f))));
     }
 
-    /// All that was written has been handed to the system.
+    /// All that was written has been handed to the system, in whatever mode. Not called for what was lost:
+    /// [`on_closed`](SslSocket::on_closed) tells.
     pub fn on_written(&self, f: impl FnMut(&SslSocket) + Send + 'static) {
         drop(self.inner.handlers.lock().written.set(Some(Box::new(f))));
     }

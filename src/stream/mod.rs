@@ -72,6 +72,11 @@ pub trait Transport: Send + Sync + 'static {
         Ok(())
     }
 
+    /// Who sends does not wait for who receives.
+    fn is_duplex(&self) -> bool {
+        true
+    }
+
     /// Ends our direction, if the stream has such a thing.
     fn half_close(&self) {}
 

@@ -65,6 +65,10 @@ impl<T: Read + Write + Send + 'static> Transport for ReadWrite<T> {
         self.inner.lock().write(buf)
     }
 
+    fn is_duplex(&self) -> bool {
+        false
+    }
+
     fn wait(&self, _: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken {
         bell.sleep(until)
     }

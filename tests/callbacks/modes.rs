@@ -198,7 +198,7 @@ fn nothing_sent_for_the_write_time_out_ends_the_connection() {
         let turns = wake_ups(&backend);
         assert!(turns <= 3, "{turns} turns in half a second after the end, {} bytes unsent", file.unsent());
         settle(&backend);
-        assert_eq!(log.all(), [Told::Close(Err(ErrorKind::TimedOut))]);
+        assert_eq!(log.all(), [Told::Write, Told::Close(Err(ErrorKind::TimedOut))]);
     });
 }
 
