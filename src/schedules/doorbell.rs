@@ -4,6 +4,7 @@ use std::io::{Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::sync::{now, thread, AtomicBool, AtomicUsize, Condvar, Mutex, Ordering};
 use super::{check, must_find, must_find_without_notification, net};
@@ -58,30 +59,38 @@ fn a_sleeper_with_a_time_out_hears_every_ring() {
     });
 }
 
-/// Sleeps of both kinds, one after the other, as a thread does that has several files; and a stream that has data.
+/// A stream that has data, and rings before and after it. `mixed`: sleeps of both kinds, one after the other, as of a thread
+/// that has several files.
+fn waits(mut until: Option<Instant>, mixed: bool) {
+    let (here, mut there) = UnixStream::pair().expect("a pair");
+    here.set_nonblocking(true).expect("non-blocking");
+    let bell = Doorbell::current();
+    let (done, threads) = ringers(&bell);
+    let sender = thread::spawn(move || {
+        there.write_all(b"x").expect("write");
+        net::touched();
+        // To be closed later: an end is ready, too.
+        there
+    });
+    let mut got = false;
+    while done.load(Ordering::Relaxed) < RINGERS || !got {
+        let wanted = if got && mixed { Ready::default() } else { Ready::READABLE };
+        wait(&[(here.as_fd(), wanted)], &bell, until);
+        until = until.filter(|until| now() < *until);
+        got |= (&here).read(&mut [0]).is_ok();
+    }
+    sender.join().expect("the sender");
+    threads.into_iter().for_each(|thread| thread.join().expect("a ringer"));
+}
+
 #[test]
 fn a_wait_for_a_descriptor_hears_every_ring_and_the_stream() {
-    check(|| {
-        let (here, mut there) = UnixStream::pair().expect("a pair");
-        here.set_nonblocking(true).expect("non-blocking");
-        let bell = Doorbell::current();
-        let (done, threads) = ringers(&bell);
-        let sender = thread::spawn(move || {
-            there.write_all(b"x").expect("write");
-            net::touched();
-            // To be closed later: an end is ready, too.
-            there
-        });
-        let (mut got, mut until) = (false, Some(now() + SLICE));
-        while done.load(Ordering::Relaxed) < RINGERS || !got {
-            let wanted = if got { Ready::default() } else { Ready::READABLE };
-            wait(&[(here.as_fd(), wanted)], &bell, until);
-            until = until.filter(|until| now() < *until);
-            got |= (&here).read(&mut [0]).is_ok();
-        }
-        sender.join().expect("the sender");
-        threads.into_iter().for_each(|thread| thread.join().expect("a ringer"));
-    });
+    check(|| waits(None, false));
+}
+
+#[test]
+fn a_wait_with_a_time_out_hears_every_ring_and_the_stream() {
+    check(|| waits(Some(now() + SLICE), true));
 }
 
 /// The doorbell as it must not be: it looks whether it has been rung before it says that it sleeps.

@@ -4,7 +4,7 @@
 use std::cell::{Cell, RefCell};
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, PoisonError, TryLockError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use shuttle::thread::Thread;
 
@@ -111,15 +111,21 @@ impl Condvar {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+    fn ticket(&self) -> Arc<Ticket> {
+        // Others may run between what the caller has looked at and this.
+        thread::sleep(Duration::ZERO);
         let ticket = Ticket::new();
         self.list().push(ticket.clone());
+        ticket
+    }
+
+    pub fn wait<T>(&self, guard: &mut MutexGuard<'_, T>) {
+        let ticket = self.ticket();
         MutexGuard::unlocked(guard, || ticket.wait());
     }
 
     pub fn wait_until<T>(&self, guard: &mut MutexGuard<'_, T>, until: Instant) {
-        let ticket = Ticket::new();
-        self.list().push(ticket.clone());
+        let ticket = self.ticket();
         MutexGuard::unlocked(guard, || {
             end_at(until, &ticket);
             ticket.wait();
