@@ -3,7 +3,6 @@
 use std::panic::resume_unwind;
 use std::sync::mpsc;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use super::alert_queue::InCall;
@@ -15,6 +14,7 @@ use crate::callbacks::Slots;
 use crate::engine::Buffer;
 use crate::machine::{Kind, Manner, Tries};
 use crate::stream::Transport;
+use crate::sync::thread;
 
 /// What a dropped file reads away at most, so that a peer that goes on sending can't hold the thread.
 const READS: usize = 16;
@@ -74,10 +74,15 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
 
     /// Out of the backend.
     fn part(&self, mut locked: Locked<'_, S, F>, callbacks: Slots<F>) {
-        let place = locked.place.take();
+        let (place, lingers) = (locked.place.take(), locked.machine.lingers());
+        let lingerer = locked.lingerer.take();
         drop(locked);
         if let Some(place) = place {
             place.leave(false);
+        }
+        if lingers {
+            // Its backend went, and it was adopted before we were done here.
+            super::linger::left(lingerer);
         }
         drop(callbacks);
     }

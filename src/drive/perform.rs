@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Locked, Real};
@@ -11,6 +10,7 @@ use crate::engine::{Buffer, LARGE};
 use crate::error::{Error, ErrorKind};
 use crate::machine::{After, Job, Manner, Received, Sent, Which};
 use crate::stream::Transport;
+use crate::sync::{now, Ordering};
 use crate::sys::{spin, Doorbell};
 
 /// What came of a job, for the driver.
@@ -153,7 +153,7 @@ impl<S: Transport, F> super::Shared<S, F> {
     fn receive(&self, buf: &mut [u8], briefly: Briefly) -> io::Result<usize> {
         if let Briefly::Spin(until) = briefly {
             let bell = Doorbell::current();
-            let until = Instant::now().checked_add(self.busy_poll).into_iter().chain(until).min();
+            let until = now().checked_add(self.busy_poll).into_iter().chain(until).min();
             if let Some(result) = spin(&bell, until, || self.stream.try_recv(buf)) {
                 return result;
             }

@@ -3,13 +3,12 @@
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::perform::{Briefly, Performed};
 use super::{Locked, Parked};
 use crate::machine::{Call, Job, Kind, Machine, Manner, Patience, Step, Tries, Waits};
 use crate::stream::Transport;
-use crate::sync::MutexGuard;
+use crate::sync::{now, MutexGuard};
 use crate::sys::{Doorbell, Ready, Woken, SLICE};
 
 /// What a call gives that a stream has broken off.
@@ -106,7 +105,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
         match waits.until {
             // Twice, as the system counts in ticks.
-            Some(until) if until <= Instant::now() + 2 * SLICE => Briefly::No,
+            Some(until) if until <= now() + 2 * SLICE => Briefly::No,
             _ => Briefly::Slice,
         }
     }
