@@ -129,5 +129,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 Performed::Panicked(panic) => resume_unwind(panic),
             }
         }
+        // The others began to wait when the file inside had nothing to send.
+        if !self.parked.is_empty() && self.shared.stream.is_file() && self.shared.stream.holds_back() {
+            self.machine.look_again();
+        }
     }
 }
