@@ -157,15 +157,18 @@ impl<S: Transport, F> Locked<'_, S, F> {
     #[inline]
     pub(super) fn offer(&mut self) {
         let tries = Tries { receive: false, send: true, offer: true };
-        if !self.machine.has_output() && self.machine.is_calm() {
-            return;
-        }
-        while let Some(job) = self.machine.job(tries) {
-            match self.perform(job, Briefly::No) {
-                Performed::Some | Performed::Dry => {}
-                Performed::Full | Performed::Passing(_) => break,
-                Performed::Panicked(panic) => resume_unwind(panic),
+        if self.machine.has_output() || !self.machine.is_calm() {
+            while let Some(job) = self.machine.job(tries) {
+                match self.perform(job, Briefly::No) {
+                    Performed::Some | Performed::Dry => {}
+                    Performed::Full | Performed::Passing(_) => break,
+                    Performed::Panicked(panic) => resume_unwind(panic),
+                }
             }
+        }
+        // The others began to wait when the file inside had nothing to send.
+        if !self.parked.is_empty() && self.shared.stream.is_file() && self.shared.stream.holds_back() {
+            self.machine.look_again();
         }
     }
 }
