@@ -37,7 +37,8 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         if thread::panicking() {
             locked.machine.abort();
             locked.offer();
-            return self.part(locked, callbacks);
+            self.part(locked, callbacks);
+            return self.stream.abandon();
         }
         if locked.machine.manner() == Manner::Blocks && !locked.machine.is_done() {
             self.part(locked, callbacks);
