@@ -174,6 +174,7 @@ impl World {
     }
 
     /// A call begins, under the lock.
+    #[allow(clippy::too_many_arguments, reason = "what a call is made of")]
     pub(super) fn call(
         &mut self,
         t: usize,
