@@ -21,6 +21,8 @@ mod file;
 mod identity;
 mod listener;
 mod machine;
+#[cfg(all(test, shuttle))]
+mod schedules;
 mod settings;
 mod socket;
 mod stream;

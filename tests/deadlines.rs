@@ -65,6 +65,9 @@ fn exchange(mut one: &SslFile, mut other: &SslFile) {
     assert_eq!(byte, [2]);
 }
 
+/// The default.
+const SEND_LIMIT: usize = 256 << 10;
+
 /// The call fails with `TimedOut`, not before the limit and not long after it.
 fn times_out<T: std::fmt::Debug>(limit: Duration, call: impl FnOnce() -> io::Result<T>) {
     let start = Instant::now();
@@ -584,10 +587,13 @@ fn write_times_out_while_another_thread_writes_without_limit() {
             // Nobody reads, so it stays where it is, whoever of us is served first.
             thread::sleep(LIMIT);
             client.set_write_timeout(Some(LIMIT)).expect("set");
-            times_out(LIMIT, || (&client).write(b"not these"));
+            // What does not fit under the send limit waits for its turn; what does is queued.
+            times_out(LIMIT, || (&client).write(&data[..SEND_LIMIT + 1]));
+            assert_eq!((&client).write(b"but these").expect("queued"), 9);
             client.set_write_timeout(None).expect("set");
             assert!(!first.is_finished());
             assert!(read_all(&server, data.len()) == data);
+            assert_eq!(read_all(&server, 9), b"but these");
             first.join().expect("writer");
         });
         exchange(&client, &server);

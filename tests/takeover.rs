@@ -183,7 +183,7 @@ fn one_round(plain: PlainFile, part: Part, mode: Mode, engine: Engine) -> PlainF
 }
 
 fn assert_not_connected(tls: &Tls) {
-    assert_eq!((&*tls).read(&mut [0; 1]).expect_err("read").kind(), io::ErrorKind::NotConnected);
+    assert_eq!((&*tls).read(&mut [0; 1]).expect("the peer's end stays"), 0);
     assert_eq!((&*tls).write(&[0; 1]).expect_err("write").kind(), io::ErrorKind::NotConnected);
 }
 

@@ -1,3 +1,4 @@
+#[cfg_attr(all(test, shuttle), path = "../schedules/waiter.rs")]
 mod waiter;
 
 use std::any::Any;
@@ -7,14 +8,12 @@ use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
 use std::os::fd::RawFd;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Weak};
-use std::thread::{self, ThreadId};
 use std::time::{Duration, Instant};
 
-use parking_lot::{Condvar, Mutex, MutexGuard};
-
 use crate::error::Error;
+use crate::sync::thread::{self, ThreadId};
+use crate::sync::{now, thread_local, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering};
 use waiter::{Arrivals, Waiter};
 
 /// An event loop. Clones are handles on the same one; any thread may use any of them.
@@ -55,8 +54,8 @@ pub(crate) trait Source: Send + Sync {
     fn descriptors(&self) -> Option<(RawFd, RawFd)>;
     /// Does what is due; says how many callbacks were called. Called by one thread at a time.
     fn run(self: Arc<Self>, at: &Place, happened: Happened, scratch: &mut [u8]) -> usize;
-    /// The backend is gone.
-    fn orphaned(self: Arc<Self>);
+    /// The backend is gone, and with it this place; the source may have one elsewhere by now.
+    fn orphaned(self: Arc<Self>, at: &Place);
 }
 
 /// Why a source runs; and, for [`Place::watch`], for what it wants to run.
@@ -220,8 +219,8 @@ impl Backend {
     ///
     /// Pike's `call_out`.
     pub fn call_out(&self, delay: Duration, f: impl FnOnce() + Send + 'static) -> CallOut {
-        let now = Instant::now();
-        let at = now.checked_add(delay).unwrap_or(now + FAR);
+        let from = now();
+        let at = from.checked_add(delay).unwrap_or(from + FAR);
         let mut state = self.inner.state.lock();
         let id = state.add_timer(at, Timer::CallOut(Box::new(f)));
         self.inner.notify(state);
@@ -273,7 +272,9 @@ impl Drop for Backend {
             self.inner.forget(*key, entry);
         }
         drop(state);
-        sources.into_values().for_each(|entry| entry.source.orphaned());
+        for (key, entry) in sources {
+            entry.source.orphaned(&Place { backend: self.inner.weak.clone(), key });
+        }
         // Call-outs that nobody will make may own files.
         drop(timers);
     }
@@ -311,11 +312,18 @@ impl fmt::Debug for CallOut {
 }
 
 impl Place {
+    /// Never to be dropped under a lock of the source's: it may be the last handle by then.
     pub fn backend(&self) -> Option<Backend> {
         let inner = self.backend.upgrade()?;
         let one_more = |handles| (handles > 0).then_some(handles + 1);
         inner.handles.fetch_update(Ordering::AcqRel, Ordering::Acquire, one_more).ok()?;
         Some(Backend { inner })
+    }
+
+    /// Whether it is in this one. Asked without a handle of its own, which could be the last: it must not go under a lock of
+    /// the source's.
+    pub fn is_in(&self, backend: &Backend) -> bool {
+        std::ptr::eq(self.backend.as_ptr(), Arc::as_ptr(&backend.inner))
     }
 
     /// Whether somebody can turn it.
@@ -414,7 +422,7 @@ impl Inner {
         let limit = {
             let mut state = self.state.lock();
             state.turner = Some(me);
-            let first = state.timers.first_key_value().map(|((at, _), _)| at.saturating_duration_since(Instant::now()));
+            let first = state.timers.first_key_value().map(|((at, _), _)| at.saturating_duration_since(now()));
             match () {
                 () if !state.ready.is_empty() || (until_stop && state.stop) => Some(Duration::ZERO),
                 () => first.map_or(timeout, |first| Some(timeout.map_or(first, |timeout| timeout.min(first)))),
@@ -443,14 +451,14 @@ impl Inner {
         panic: &mut Option<Box<dyn Any + Send>>,
     ) -> usize {
         let mut calls = 0;
-        let (now, next_timer) = (Instant::now(), self.state.lock().next_timer);
+        let (at, next_timer) = (now(), self.state.lock().next_timer);
         for (key, happened) in happened {
             // Two keys a source: its descriptors may be two.
             calls += self.run_source(*key / 2, *happened, scratch, panic);
         }
         loop {
             let mut state = self.state.lock();
-            let due = state.timers.range(..=(now, u64::MAX)).map(|(id, _)| *id).find(|(_, made)| *made < next_timer);
+            let due = state.timers.range(..=(at, u64::MAX)).map(|(id, _)| *id).find(|(_, made)| *made < next_timer);
             let Some(timer) = due.and_then(|id| state.timers.remove(&id)) else { break };
             match timer {
                 Timer::CallOut(f) => {

@@ -22,7 +22,7 @@ struct Here {
     waiting: RefCell<VecDeque<(Arc<AlertWatch>, Alert)>>,
 }
 
-thread_local! {
+crate::sync::thread_local! {
     static HERE: Here = Here::default();
 }
 

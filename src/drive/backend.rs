@@ -3,8 +3,6 @@
 use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
-use std::thread;
-use std::time::Instant;
 
 use super::alert_queue::{in_callback, InCall};
 use super::handle::{Face, Handle};
@@ -13,6 +11,7 @@ use super::{Locked, Real, Shared};
 use crate::backend::{Backend, Happened, Place, Source};
 use crate::machine::{taken, Due, Job, Tries};
 use crate::stream::Transport;
+use crate::sync::{now, thread};
 use crate::sys::Descriptor;
 
 /// What one run hands to the read callback at most, so that the other files of the backend have their turn.
@@ -66,8 +65,11 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
         calls
     }
 
-    fn orphaned(self: Arc<Self>) {
+    fn orphaned(self: Arc<Self>, at: &Place) {
         let mut locked = self.lock();
+        if !locked.is_in(at) {
+            return;
+        }
         locked.left_backend();
         let kept = locked.machine.let_go();
         let lingers = locked.machine.lingers();
@@ -88,7 +90,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
     /// What has happened. Says whether to receive.
     fn take_note(&mut self, happened: Happened) -> bool {
         let is_file = self.shared.stream.is_file();
-        let rung = self.alarm.is_some_and(|at| at <= Instant::now());
+        let rung = self.alarm.is_some_and(|at| at <= now());
         if rung {
             // The backend has forgotten it.
             self.alarm = None;
@@ -158,7 +160,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
 impl<S: Transport, F: Face<S>> Shared<S, F> {
     /// After a run: lets go of what needs the backend no more.
     fn let_go(self: &Arc<Self>, mut locked: Locked<'_, S, F>) {
-        let kept = locked.machine.is_kept_to_the_end() && locked.machine.let_go();
+        let is_at_end = locked.place.is_none() || locked.machine.is_kept_to_the_end();
+        let kept = is_at_end && locked.machine.let_go();
         let lingered = locked.machine.lingers() && locked.machine.is_done();
         let place = if lingered { locked.left_backend() } else { None };
         drop(locked);
@@ -182,7 +185,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         }
         // More than once if another thread does the same.
         while let Some(old) = locked.place.clone() {
-            if backend.is_some() && old.backend().as_ref() == backend {
+            if backend.is_some_and(|backend| old.is_in(backend)) {
                 return Ok(());
             }
             locked.left_backend();
@@ -193,7 +196,15 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         }
         match backend {
             Some(backend) => self.enter(&mut locked, backend),
-            None => Ok(()),
+            None => {
+                // Nobody keeps it any more; after a callback that is running, whose file it is meanwhile.
+                let kept = locked.running.is_none() && locked.machine.let_go();
+                drop(locked);
+                if kept {
+                    drop(Handle::first(self.clone()));
+                }
+                Ok(())
+            }
         }
     }
 
@@ -220,10 +231,13 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
     pub fn take_home(self: &Arc<Self>, unread: &[u8]) {
         let mut locked = self.lock();
         locked.machine.take_home(unread);
-        if let Some(backend) = locked.home.take().and_then(|place| place.backend()) {
+        let backend = locked.home.take().and_then(|place| place.backend());
+        if let Some(backend) = &backend {
             // A poller that refuses leaves a file without a backend, whose calls still work.
-            let _ = self.enter(&mut locked, &backend);
+            let _ = self.enter(&mut locked, backend);
         }
+        drop(locked);
+        drop(backend);
     }
 }
 

@@ -4,13 +4,13 @@ use std::any::Any;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
-use std::thread;
 
 use super::handle::{Face, Handle};
 use super::{Locked, Real, Shared};
 use crate::callbacks::{Accept, Callbacks, Close, Opened, Read, Slots, Write};
 use crate::machine::Due;
 use crate::stream::Transport;
+use crate::sync::thread;
 
 /// What is due, with the callback in hand.
 pub(super) enum InHand<F> {

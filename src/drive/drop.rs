@@ -3,7 +3,6 @@
 use std::panic::resume_unwind;
 use std::sync::mpsc;
 use std::sync::Arc;
-use std::thread;
 use std::time::Duration;
 
 use super::alert_queue::InCall;
@@ -15,6 +14,7 @@ use crate::callbacks::Slots;
 use crate::engine::Buffer;
 use crate::machine::{Kind, Manner, Tries};
 use crate::stream::Transport;
+use crate::sync::thread;
 
 /// What a dropped file reads away at most, so that a peer that goes on sending can't hold the thread.
 const READS: usize = 16;
@@ -37,7 +37,8 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         if thread::panicking() {
             locked.machine.abort();
             locked.offer();
-            return self.part(locked, callbacks);
+            self.part(locked, callbacks);
+            return self.stream.abandon();
         }
         if locked.machine.manner() == Manner::Blocks && !locked.machine.is_done() {
             self.part(locked, callbacks);
@@ -64,7 +65,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                 return super::linger::adopt(self);
             }
         }
-        let may_read_away = is_plain_stream && !locked.machine.has_ended_stream();
+        let may_read_away = locked.machine.manner() == Manner::Polled && !locked.machine.has_ended_stream();
         self.part(locked, callbacks);
         if may_read_away {
             self.read_away_raw();
@@ -74,10 +75,15 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
 
     /// Out of the backend.
     fn part(&self, mut locked: Locked<'_, S, F>, callbacks: Slots<F>) {
-        let place = locked.place.take();
+        let (place, lingers) = (locked.place.take(), locked.machine.lingers());
+        let lingerer = locked.lingerer.take();
         drop(locked);
         if let Some(place) = place {
             place.leave(false);
+        }
+        if lingers {
+            // Its backend went, and it was adopted before we were done here.
+            super::linger::left(lingerer);
         }
         drop(callbacks);
     }

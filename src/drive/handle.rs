@@ -1,8 +1,8 @@
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
 
 use super::Shared;
 use crate::stream::Transport;
+use crate::sync::Ordering;
 
 /// A handle of a user, behind one of the two faces. Callbacks get one that is not counted: it is theirs for the call.
 pub(crate) struct Handle<S: Transport, F: Face<S>> {

@@ -6,13 +6,12 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Weak};
-use std::thread;
 
 use super::handle::Face;
 use super::Shared;
 use crate::backend::Backend;
 use crate::stream::Transport;
-use crate::sync::Mutex;
+use crate::sync::{global, thread, Mutex};
 
 /// Files that linger at most; the oldest goes first.
 const MOST: usize = 1024;
@@ -24,8 +23,8 @@ struct Lingerers {
     backend: Option<Backend>,
 }
 
-/// Locked before any file's lock, never inside one.
-static LINGERERS: Mutex<Lingerers> = Mutex::new(Lingerers { all: VecDeque::new(), next: 0, backend: None });
+// Locked before any file's lock, never inside one.
+global!(static LINGERERS: Mutex<Lingerers> = Mutex::new(Lingerers { all: VecDeque::new(), next: 0, backend: None }));
 
 trait Lingers: Send + Sync {
     /// Ends at once.
@@ -54,6 +53,10 @@ pub(super) fn adopt<S: Transport, F: Face<S>>(shared: &Arc<Shared<S, F>>) {
         drop(lingerers);
         return shared.stream.abandon();
     }
+    if shared.ask().lingerer.is_some() {
+        // The backend it was in has gone: it has been counted.
+        return;
+    }
     let id = lingerers.next;
     lingerers.next += 1;
     let weak: Weak<Shared<S, F>> = Arc::downgrade(shared);
@@ -73,6 +76,7 @@ pub(super) fn adopt<S: Transport, F: Face<S>>(shared: &Arc<Shared<S, F>>) {
     drop(lingerers);
     if let Some(oldest) = oldest.and_then(|(_, oldest)| oldest.upgrade()) {
         oldest.end();
+        left(None);
     }
 }
 
@@ -81,6 +85,17 @@ pub(super) fn forget<S: Transport, F: Face<S>>(shared: &Shared<S, F>) {
     let id = shared.lock().lingerer.take();
     if let Some(id) = id {
         LINGERERS.lock().forget(id);
+    }
+}
+
+/// One has left before its time, with this number if it was counted: the thread may wait for it alone.
+pub(super) fn left(id: Option<u64>) {
+    let mut lingerers = LINGERERS.lock();
+    if let Some(id) = id {
+        lingerers.forget(id);
+    }
+    if let Some(backend) = &lingerers.backend {
+        backend.wake();
     }
 }
 
@@ -123,4 +138,10 @@ fn run(backend: Backend) {
         let turned = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| backend.turn(None)));
         let _ = turned.map(|turned| turned.map_err(|_| thread::sleep(crate::sys::SLICE)));
     }
+}
+
+/// How many files linger.
+#[cfg(all(test, shuttle))]
+pub(crate) fn count() -> usize {
+    LINGERERS.lock().all.len()
 }

@@ -17,15 +17,13 @@ mod callbacks;
 mod calls;
 mod drop;
 pub(crate) mod handle;
-mod linger;
+pub(crate) mod linger;
 mod perform;
 mod thread;
 
 use std::io;
 use std::ops::{Deref, DerefMut};
-use std::sync::atomic::{AtomicBool, AtomicUsize};
 use std::sync::Arc;
-use std::thread::ThreadId;
 use std::time::{Duration, Instant};
 
 use crate::backend::{Backend, Happened, Place};
@@ -34,7 +32,8 @@ use crate::context::Context;
 use crate::error::Error;
 use crate::machine::{Clock, Machine, Manner, Setup, Stir, Waits};
 use crate::stream::{Inherited, Transport};
-use crate::sync::{Condvar, Mutex, MutexGuard};
+use crate::sync::thread::ThreadId;
+use crate::sync::{now, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard};
 use crate::sys::Doorbell;
 use alert_queue::AlertWatch;
 
@@ -46,7 +45,7 @@ pub(crate) struct Real;
 impl Clock for Real {
     #[inline]
     fn now(&self) -> Instant {
-        Instant::now()
+        now()
     }
 }
 
@@ -218,7 +217,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
     fn settle_accounts(&mut self) {
         #[cfg(debug_assertions)]
         if let Some(what) = self.machine.broken_invariant() {
-            if !std::thread::panicking() {
+            if !crate::sync::thread::panicking() {
                 panic!("{}: a file's invariant does not hold: {what}", self.shared.peer);
             }
         }
@@ -288,7 +287,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
             }
         }
         if core.unwatched {
-            let soon = Instant::now() + crate::sys::SLICE;
+            let soon = now() + crate::sys::SLICE;
             alarm = Some(alarm.map_or(soon, |at| at.min(soon)));
         }
         if alarm != core.alarm {

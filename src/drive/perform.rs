@@ -3,7 +3,6 @@
 use std::any::Any;
 use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
-use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Locked, Real};
@@ -11,6 +10,7 @@ use crate::engine::{Buffer, LARGE};
 use crate::error::{Error, ErrorKind};
 use crate::machine::{After, Job, Manner, Received, Sent, Which};
 use crate::stream::Transport;
+use crate::sync::{now, Ordering};
 use crate::sys::{spin, Doorbell};
 
 /// What came of a job, for the driver.
@@ -126,22 +126,23 @@ impl<S: Transport, F> Locked<'_, S, F> {
             true => After::Push,
             false => After::Nothing,
         };
-        let (sent, performed) = match result {
+        let (owed, result) = match result {
             // What was left behind is no flush owed: the rest of the flight comes first.
-            Ok(Ok(Ok(after))) => (Sent::Took(if flight.is_empty() { after } else { After::Nothing }), Performed::Some),
-            Ok(Ok(Err(e))) => match passing(e, self.machine.manner(), self.shared.stream.is_file()) {
-                Ok(performed) => (Sent::Full(After::Flush), performed.unwrap_or(Performed::Full)),
-                Err(e) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
-            },
-            Ok(Err(e)) => match passing(e, self.machine.manner(), self.shared.stream.is_file()) {
-                Ok(performed) => (Sent::Full(owed), performed.unwrap_or(Performed::Full)),
-                Err(e) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
-            },
+            Ok(Ok(Ok(after))) => (if flight.is_empty() { after } else { After::Nothing }, Ok(())),
+            Ok(Ok(Err(e))) => (After::Flush, Err(e)),
+            Ok(Err(e)) => (owed, Err(e)),
             Err(panic) => {
                 self.machine.lease_lost(Which::Send, &Real);
                 return Performed::Panicked(panic);
             }
         };
+        let (sent, performed) =
+            match result.map_err(|e| passing(e, self.machine.manner(), self.shared.stream.is_file())) {
+                Ok(()) => (Sent::Took(owed), Performed::Some),
+                Err(Ok(None)) => (Sent::Full(owed), Performed::Full),
+                Err(Ok(Some(performed))) => (Sent::Nothing(owed), performed),
+                Err(Err(e)) => (Sent::Failed(stream_error("sending", e)), Performed::Some),
+            };
         self.machine.sent(lease, flight, sent, &Real);
         performed
     }
@@ -152,7 +153,7 @@ impl<S: Transport, F> super::Shared<S, F> {
     fn receive(&self, buf: &mut [u8], briefly: Briefly) -> io::Result<usize> {
         if let Briefly::Spin(until) = briefly {
             let bell = Doorbell::current();
-            let until = Instant::now().checked_add(self.busy_poll).into_iter().chain(until).min();
+            let until = now().checked_add(self.busy_poll).into_iter().chain(until).min();
             if let Some(result) = spin(&bell, until, || self.stream.try_recv(buf)) {
                 return result;
             }

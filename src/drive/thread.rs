@@ -2,13 +2,31 @@
 
 use std::io;
 use std::panic::resume_unwind;
-use std::time::Instant;
+use std::sync::Arc;
 
 use super::perform::{Briefly, Performed};
 use super::{Locked, Parked};
-use crate::machine::{Call, Kind, Machine, Manner, Patience, Step, Tries, Waits};
+use crate::machine::{Call, Job, Kind, Machine, Manner, Patience, Step, Tries, Waits};
 use crate::stream::Transport;
+use crate::sync::{now, MutexGuard};
 use crate::sys::{Doorbell, Ready, Woken, SLICE};
+
+/// What a call gives that a stream has broken off.
+pub(super) trait Accepted: Sized {
+    fn accepted(bytes: usize) -> Option<Self>;
+}
+
+impl Accepted for usize {
+    fn accepted(bytes: usize) -> Option<usize> {
+        (bytes > 0).then_some(bytes)
+    }
+}
+
+impl Accepted for () {
+    fn accepted(_: usize) -> Option<()> {
+        None
+    }
+}
 
 impl<S: Transport, F> Locked<'_, S, F> {
     /// Takes a call to its end. `briefly`: a call that does not wait may receive for a slice all the same, as a file that wraps
@@ -19,12 +37,16 @@ impl<S: Transport, F> Locked<'_, S, F> {
         mut call: Call,
         briefly: bool,
         mut poll: impl FnMut(&mut Machine, &mut Call) -> Step<T>,
-    ) -> io::Result<T> {
+    ) -> io::Result<T>
+    where
+        T: Accepted,
+    {
         // Nobody but a backend watches for room between calls.
         if self.place.is_none() {
             self.machine.room();
         }
         let never = call.patience == Patience::Never;
+        let gives_all = self.machine.manner() == Manner::Polled && !self.shared.stream.is_file();
         let (mut dry, mut known) = (false, false);
         loop {
             let waits = match poll(&mut self.machine, &mut call) {
@@ -42,10 +64,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
             let Some(job) = self.machine.job(tries) else {
                 match never {
                     true => call.exhausted = true,
-                    false => {
-                        self.park(waits);
-                        (dry, known) = (false, true);
-                    }
+                    false => (dry, known) = (false, self.park(waits)),
                 }
                 continue;
             };
@@ -54,17 +73,19 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 (false, true) => Briefly::No,
                 (false, false) => self.patience(&call, &waits),
             };
-            let receives = matches!(job, crate::machine::Job::Receive(_));
-            match self.perform(job, how) {
-                // One receive is all that a call may do that does not wait.
-                Performed::Some if receives => (dry, known) = (never, false),
+            let receives = matches!(job, Job::Receive(_));
+            let performed = match how {
+                Briefly::Spin(_) if receives => self.spin(job, how, waits),
+                _ => self.perform(job, how),
+            };
+            match performed {
+                // One receive is all that a call may do that does not wait: a socket gives all it has. Other streams may give
+                // any part of it, and nobody would tell of the rest.
+                Performed::Some if receives => (dry, known) = (never && gives_all, false),
                 Performed::Some => {}
                 Performed::Dry => dry = true,
                 Performed::Full => {}
-                Performed::Passing(e) => {
-                    self.machine.abandon(call);
-                    return Err(e);
-                }
+                Performed::Passing(e) => return T::accepted(self.machine.abandon(call)).ok_or(e),
                 Performed::Panicked(panic) => {
                     self.machine.abandon(call);
                     resume_unwind(panic);
@@ -84,17 +105,17 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
         match waits.until {
             // Twice, as the system counts in ticks.
-            Some(until) if until <= Instant::now() + 2 * SLICE => Briefly::No,
+            Some(until) if until <= now() + 2 * SLICE => Briefly::No,
             _ => Briefly::Slice,
         }
     }
 
-    /// Sleeps until something may have changed.
+    /// Sleeps until something may have changed. Says whether it is the stream that is ready.
     #[cold]
-    fn park(&mut self, waits: Waits) {
+    fn park(&mut self, waits: Waits) -> bool {
         let shared = self.shared;
         if waits.readable && shared.stream.is_ready() {
-            return;
+            return true;
         }
         let bell = Doorbell::current();
         // Before we are among those who may be rung for it.
@@ -102,16 +123,33 @@ impl<S: Transport, F> Locked<'_, S, F> {
         self.core.parked.push(Parked { waits, bell: bell.clone(), rung: false });
         let wanted = Ready { readable: waits.readable, writable: waits.writable };
         let until = [waits.until, shared.stream.deadline()].into_iter().flatten().min();
-        let woken = crate::sync::MutexGuard::unlocked(&mut self.core, || match wanted.is_empty() {
+        let woken = MutexGuard::unlocked(&mut self.core, || match wanted.is_empty() {
             true => bell.sleep(until),
             false => shared.stream.wait(wanted, &bell, until),
         });
-        let parked = &mut self.core.parked;
-        if let Some(at) = parked.iter().position(|sleeper| std::sync::Arc::ptr_eq(&sleeper.bell, &bell)) {
-            parked.swap_remove(at);
-        }
-        if matches!(woken, Woken::Ready(Ready { writable: true, .. })) {
+        self.unpark(&bell);
+        let Woken::Ready(ready) = woken else { return false };
+        if ready.writable {
             self.machine.room();
+        }
+        ready.readable
+    }
+
+    /// As `perform`, and whoever has news for those who wait finds us among them.
+    fn spin(&mut self, job: Job, how: Briefly, waits: Waits) -> Performed {
+        let bell = Doorbell::current();
+        // What it was rung for before, we have seen.
+        bell.take_ring();
+        self.core.parked.push(Parked { waits: Waits { readable: true, ..waits }, bell: bell.clone(), rung: false });
+        let performed = self.perform(job, how);
+        self.unpark(&bell);
+        performed
+    }
+
+    fn unpark(&mut self, bell: &Arc<Doorbell>) {
+        let parked = &mut self.core.parked;
+        if let Some(at) = parked.iter().position(|sleeper| Arc::ptr_eq(&sleeper.bell, bell)) {
+            parked.swap_remove(at);
         }
     }
 

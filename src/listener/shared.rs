@@ -381,8 +381,11 @@ impl Source for Shared {
         self.go_on()
     }
 
-    fn orphaned(self: Arc<Self>) {
+    fn orphaned(self: Arc<Self>, at: &Place) {
         let mut settings = self.settings.lock();
+        if !settings.place.as_ref().is_some_and(|place| place.is(at)) {
+            return;
+        }
         settings.place = None;
         let dropped = settings.abandon();
         let is_finishing = settings.phase != Phase::Listening;

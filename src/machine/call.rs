@@ -124,9 +124,10 @@ impl Machine {
         }
     }
 
-    /// The driver gives the call up: what it has accepted stays accepted.
-    pub fn abandon(&mut self, mut call: Call) {
+    /// The driver gives the call up: what it has accepted stays accepted. Says how much that is.
+    pub fn abandon(&mut self, mut call: Call) -> usize {
         self.leave(&mut call);
+        call.write.done
     }
 
     /// The call ends, unless it may wait.

@@ -14,9 +14,9 @@ type Invariant = (&'static str, fn(&Machine) -> bool);
 
 const INVARIANTS: [Invariant; 15] = [
     ("input ahead is bounded", |m| {
-        // A clean close may have kept more, whatever came then.
-        let most = if m.end.state == End::Not { m.limit_of_writers() } else { AHEAD_OF_CLEAN_CLOSE };
-        m.tls.ahead() <= most + ONE_RECEIVE
+        // What a clean close has kept stays to be read.
+        let limit = if m.end.state == End::Not { m.limit_of_writers() } else { AHEAD_OF_CLEAN_CLOSE };
+        m.tls.ahead() <= limit + ONE_RECEIVE
     }),
     ("answers are bounded", |m| m.tls.answers() <= ANSWERS),
     ("accepted bytes go, or are lost", |m| {

@@ -94,6 +94,9 @@ impl Machine {
             return self.done(call, Err(taken()));
         }
         self.look(clock);
+        if self.end.is_aborted() {
+            return self.done(call, Err(super::not_open()));
+        }
         if !self.settled() {
             if self.is_over() {
                 return self.done(call, Err(super::not_open()));

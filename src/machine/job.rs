@@ -55,6 +55,8 @@ pub(crate) enum Received {
 pub(crate) enum Sent {
     /// Something, and what is still to be done when that was all.
     Took(After),
+    /// Nothing, for no reason of the stream's.
+    Nothing(After),
     /// The stream takes no more for now.
     Full(After),
     Failed(Error),

@@ -67,6 +67,11 @@ impl Machine {
     /// What came of receiving.
     pub fn received(&mut self, _: ReceiveLease, received: Received, clock: &impl Clock) {
         self.receive.lent = false;
+        // That we have ended the stream ourselves says nothing of the peer.
+        if self.end.is_aborted() {
+            self.stir.input = true;
+            return;
+        }
         match received {
             // What was in front of it has been thrown away.
             Received::Bytes(_) if matches!(self.end.state, End::Over { .. }) => {}

@@ -293,6 +293,7 @@ impl Machine {
                 self.send.full = false;
                 self.note_progress(clock);
             }
+            Sent::Nothing(after) => self.send.after = after,
             Sent::Full(after) => {
                 self.send.after = after;
                 self.send.full = true;

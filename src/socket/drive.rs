@@ -504,7 +504,7 @@ impl Source for Connecting {
         0
     }
 
-    fn orphaned(self: Arc<Self>) {}
+    fn orphaned(self: Arc<Self>, _: &Place) {}
 }
 
 /// What comes behind a close_notify that nobody asked for.
@@ -536,5 +536,5 @@ impl Source for Behind {
         0
     }
 
-    fn orphaned(self: Arc<Self>) {}
+    fn orphaned(self: Arc<Self>, _: &Place) {}
 }

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::{Bell, Woken};
-use crate::sync::{AtomicBool, AtomicU8, Condvar, Mutex, Ordering};
+use crate::sync::{now, thread_local, AtomicBool, AtomicU8, Condvar, Mutex, Ordering};
 
 /// What a thread is woken by, asleep in [`sleep`](Doorbell::sleep) or in [`wait`](super::wait).
 ///
@@ -79,7 +79,7 @@ impl Doorbell {
             }
             match until {
                 None => self.condition.wait(&mut guard),
-                Some(until) if Instant::now() >= until => break Woken::TimedOut,
+                Some(until) if now() >= until => break Woken::TimedOut,
                 Some(until) => {
                     self.condition.wait_until(&mut guard, until);
                 }

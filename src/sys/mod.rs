@@ -30,8 +30,9 @@ mod unix;
 
 use std::hint;
 use std::io;
-use std::thread;
 use std::time::{Duration, Instant};
+
+use crate::sync::{now, thread};
 
 pub use doorbell::Doorbell;
 #[cfg(unix)]
@@ -86,7 +87,7 @@ pub(crate) fn spin<T>(
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
             result => return Some(result),
         }
-        if bell.is_rung() || until.is_some_and(|until| Instant::now() >= until) {
+        if bell.is_rung() || until.is_some_and(|until| now() >= until) {
             return None;
         }
         round = round.wrapping_add(1);

@@ -135,7 +135,10 @@ fn abort_wakes_calls_of_other_threads() {
             abort_at_once(&client);
             let error = waiting.join().expect("waiting").expect_err(name);
             assert_eq!(error.kind(), ErrorKind::NotConnected, "{name}: {error}");
-            reads_a_cut(&server);
+            // A clean close has said its close_notify before it waits.
+            if name != "close_clean" {
+                reads_a_cut(&server);
+            }
             is_over(&client);
         }
     });

@@ -98,8 +98,8 @@ fn reading_after_each_kind_of_end() {
             let expected = match name {
                 // Reading goes on.
                 "shutdown(Write)" => continue,
-                "shutdown(Read)" | "shutdown(Both)" | "close_notify" | "peer gone" => Reads::End,
-                "close" | "close_clean" => Reads::Error(ErrorKind::NotConnected, Kind::NotOpen),
+                "shutdown(Read)" | "shutdown(Both)" | "close_notify" | "peer gone" | "close_clean" => Reads::End,
+                "close" => Reads::Error(ErrorKind::NotConnected, Kind::NotOpen),
                 "cut" | "failed before a word" => Reads::Error(ErrorKind::BrokenPipe, Kind::Truncated),
                 "reset" => Reads::Error(ErrorKind::ConnectionReset, Kind::Truncated),
                 "failed handshake" => Reads::Error(ErrorKind::InvalidData, Kind::Certificate),

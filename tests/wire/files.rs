@@ -508,8 +508,7 @@ impl World {
         }
         // Data that had been waiting comes first.
         match self.read_some(i, 1_000) {
-            Err(io::ErrorKind::NotConnected) => (),
-            Ok(0) if self.sides[i].shut_read => (),
+            Ok(0) => (),
             Ok(n) if n > 0 => return,
             other => panic!("{}: side {i}: {other:?} after close_clean", self.name),
         }

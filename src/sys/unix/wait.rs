@@ -1,11 +1,16 @@
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
+#[cfg(not(all(test, shuttle)))]
+use rustix::event::poll;
+use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
 use super::super::{Doorbell, Ready, Woken, SLICE};
 use super::Bell;
+#[cfg(all(test, shuttle))]
+use crate::schedules::net::poll;
+use crate::sync::now;
 
 /// A stream has at most two descriptors.
 const MOST: usize = 2;
@@ -31,7 +36,7 @@ pub(crate) fn wait(wanted: &[(BorrowedFd<'_>, Ready)], bell: &Doorbell, until: O
             return Woken::Rung;
         }
         // What can't be woken looks now and then.
-        let left = until.map(|until| until.saturating_duration_since(Instant::now()).min(DAY));
+        let left = until.map(|until| until.saturating_duration_since(now()).min(DAY));
         let left = if own.is_some() { left } else { Some(left.map_or(SLICE, |left| left.min(SLICE))) };
         let polled = poll_for(wanted, own.as_deref(), left);
         bell.got_up();
@@ -45,14 +50,14 @@ pub(crate) fn wait(wanted: &[(BorrowedFd<'_>, Ready)], bell: &Doorbell, until: O
             Polled::Nothing => {}
             // Nobody knows whether there is something to do, so the caller tries, but not without a pause.
             Polled::Failed => {
-                let slice = Instant::now() + SLICE;
+                let slice = now() + SLICE;
                 match bell.sleep(Some(until.map_or(slice, |until| until.min(slice)))) {
-                    Woken::TimedOut if until.is_none_or(|until| Instant::now() < until) => return Woken::Ready(all),
+                    Woken::TimedOut if until.is_none_or(|until| now() < until) => return Woken::Ready(all),
                     woken => return woken,
                 }
             }
         }
-        if until.is_some_and(|until| Instant::now() >= until) {
+        if until.is_some_and(|until| now() >= until) {
             return Woken::TimedOut;
         }
     }
