@@ -12,7 +12,7 @@ fn stopping_and_continuing_the_process_disturbs_no_wait() {
     if std::env::var(CHILD).is_ok() {
         return each(wait_in_every_way);
     }
-    let name = "signals::stopping_and_continuing_the_process_disturbs_no_wait";
+    let name = "deadlines::signals::stopping_and_continuing_the_process_disturbs_no_wait";
     let mut command = common::test_in_child(name, &[(CHILD, "1")]);
     within(2 * LONG, move || {
         let mut child = command.stdout(Stdio::piped()).spawn().expect("child");

@@ -181,7 +181,7 @@ fn in_the_child(engine: Engine, role: Role, test: fn(SslFile, Peer)) {
 
 #[test]
 fn d_a_waiting_read_goes_on_without_descriptors() {
-    without_descriptors("bounds::d_a_waiting_read_goes_on_without_descriptors", |file, mut peer| {
+    without_descriptors("faults_found::bounds::d_a_waiting_read_goes_on_without_descriptors", |file, mut peer| {
         for timeout in [None, Some(LONG)] {
             file.set_read_timeout(timeout).expect("set_read_timeout");
             thread::scope(|t| {
@@ -201,23 +201,26 @@ fn d_a_waiting_read_goes_on_without_descriptors() {
 
 #[test]
 fn d_a_waiting_write_loses_nothing_without_descriptors() {
-    without_descriptors("bounds::d_a_waiting_write_loses_nothing_without_descriptors", |file, mut peer| {
-        let data = pattern(4, 12 << 20);
-        let slow = thread::spawn(move || {
-            thread::sleep(PAUSE);
-            let mut all = Vec::new();
-            peer.read_to_end(&mut all).map(|_| all)
-        });
-        { &file }.write_all(&data).expect("write");
-        file.close().expect("close");
-        assert!(slow.join().expect("slow").expect("read") == data);
-    });
+    without_descriptors(
+        "faults_found::bounds::d_a_waiting_write_loses_nothing_without_descriptors",
+        |file, mut peer| {
+            let data = pattern(4, 12 << 20);
+            let slow = thread::spawn(move || {
+                thread::sleep(PAUSE);
+                let mut all = Vec::new();
+                peer.read_to_end(&mut all).map(|_| all)
+            });
+            { &file }.write_all(&data).expect("write");
+            file.close().expect("close");
+            assert!(slow.join().expect("slow").expect("read") == data);
+        },
+    );
 }
 
 /// Two threads in one file: each waits for the other as much as for the peer.
 #[test]
 fn d_threads_wait_for_each_other_without_descriptors() {
-    without_descriptors("bounds::d_threads_wait_for_each_other_without_descriptors", |file, mut peer| {
+    without_descriptors("faults_found::bounds::d_threads_wait_for_each_other_without_descriptors", |file, mut peer| {
         let data = pattern(5, 6 << 20);
         thread::scope(|t| {
             for _ in 0..2 {

@@ -116,7 +116,7 @@ fn k_a_pair_of_files_that_own_each_other_is_freed() {
         let (down, mut left) = pair(engine, role, &backend);
         let (up, right) = pair(engine, role, &backend);
         let (token, log) = (Token::default(), Log::new());
-        let fds = [&down, &up].map(crate::drops::socket_of);
+        let fds = [&down, &up].map(super::drops::socket_of);
         down.set_callbacks(pipe(&up, &token, &log));
         up.set_callbacks(pipe(&down, &token, &log));
         down.keep();
@@ -130,7 +130,7 @@ fn k_a_pair_of_files_that_own_each_other_is_freed() {
         assert!(backend.is_empty());
         assert_eq!(owners(&token), 0, "each side of the proxy keeps the other");
         for socket in fds {
-            assert!(!crate::drops::is_held(&socket), "its descriptor is kept");
+            assert!(!super::drops::is_held(&socket), "its descriptor is kept");
         }
     });
 }

@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use sslfile::{Backend, Callbacks, Connection, Engine, Role, SslFile, SslListener, Version};
 
+use super::evil::{evil_pair, DATA};
 use crate::common::{client_context, pattern, server_context, tls_pair, until_busy, NAME};
-use crate::evil::{evil_pair, DATA};
 use crate::rig::{on_each_engine, on_each_engine_and_role, pair, reset, settle, turn_until, Log, Peer, Told};
 
 /// As the echo server of the guide: a file that reads on only when there is room, and that belongs to its backend. It has

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use sslfile::{Backend, Duplex, Engine, ErrorKind as Kind, Handshake, Role, SslFile, Stream};
 
+use super::drops::{is_held, socket_of};
 use crate::common::{kind_of, server_context, tcp_pair, tls_pair, until_busy};
-use crate::drops::{is_held, socket_of};
 use crate::rig::{on_each_engine, on_each_engine_and_role, pair, settle, turn_until, wake_ups, Log, Peer, Told};
 
 /// What never waits takes no longer.

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use sslfile::{Backend, Engine, ErrorKind as Kind, Role, SslFile, Version};
 
+use super::evil::{evil_pair, on_each, Evil, ALERT, DATA, HANDSHAKE};
 use crate::common::{kind_of, wait_for};
-use crate::evil::{evil_pair, on_each, Evil, ALERT, DATA, HANDSHAKE};
 use crate::rig::wake_ups;
 
 const TLS13: &[Version] = &[Version::Tls1_3];

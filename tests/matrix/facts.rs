@@ -9,8 +9,8 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 use sslfile::{ClientAuth, Context, ContextBuilder, Engine, Role, SslFile, Version};
 
-use super::table::{can, honours, table, word};
 use crate::common::{ca, certs, client_builder, engines, server_builder, tcp_pair, tls_pair_with, within, LONG, NAME};
+use crate::table::{can, honours, table, word};
 
 /// "yes", "None" or "Unsupported".
 fn known(file: &SslFile, fact: &str) -> &'static str {

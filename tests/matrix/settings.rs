@@ -10,11 +10,11 @@ use sslfile::{
     Backend, ClientAuth, Context, ContextBuilder, Engine, Handshake, Identity, Role, SslFile, SslOptions, Version,
 };
 
-use super::table::{can, table, word};
 use crate::common::{
     bare, ca, certs, client_builder, client_context, engines, server_builder, server_context, tcp_pair, test_in_child,
     until_ready, within, ECDSA_KEY, LONG, NAME,
 };
+use crate::table::{can, table, word};
 
 /// Files that settings name.
 struct Files {
@@ -181,7 +181,7 @@ fn settings_of_a_context(folder: &Path) {
             }
         }
         // What is refused has left nothing behind.
-        assert_eq!(files.log.exists(), super::table::honours(engine, "key_log_file"), "{engine:?}");
+        assert_eq!(files.log.exists(), crate::table::honours(engine, "key_log_file"), "{engine:?}");
     }
 }
 

@@ -7,9 +7,9 @@ use std::thread;
 use sslfile::ErrorKind as TlsError;
 use sslfile::{Engine, Handshake, SslFile, State, Stream};
 
+use super::drive::*;
+use super::wires::{Mode, Raw, Wire};
 use crate::common::{client_context, kind_of, pattern, server_context, NAME};
-use crate::drive::*;
-use crate::wires::{Mode, Raw, Wire};
 
 /// P6: refused bytes never appear, accepted ones appear once and in order, and `close` at once loses none.
 pub fn accepted_once<W: Wire>(engine: Engine, mode: Mode) {

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use sslfile::{Connection, Engine, SslFile, SslOptions, Stream};
 
+use super::wires::{Mode, Raw, Wire};
 use crate::common::{client_context, server_context, NAME};
-use crate::wires::{Mode, Raw, Wire};
 
 /// Between two tries. Not every stream here has a descriptor to wait on.
 pub fn pause() {

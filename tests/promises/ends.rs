@@ -6,9 +6,9 @@ use std::time::Instant;
 
 use sslfile::{Engine, Handshake, SslFile};
 
+use super::drive::*;
+use super::wires::{Mode, Raw, Wire};
 use crate::common::{client_context, kind_of, server_context, NAME};
-use crate::drive::*;
-use crate::wires::{Mode, Raw, Wire};
 
 fn read_raw(raw: &mut Raw, mode: Mode, len: usize) -> Vec<u8> {
     let mut data = vec![0; len];

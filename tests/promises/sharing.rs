@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use sslfile::{Engine, SslFile, State, Stream};
 
+use super::drive::*;
+use super::wires::{Mode, Wire};
 use crate::common::pattern;
-use crate::drive::*;
-use crate::wires::{Mode, Wire};
 
 const FLOOD: usize = 12 << 20;
 

@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use sslfile::{Engine, Handshake, SslFile, State, Stream};
 
+use super::drive::*;
+use super::wires::{Mode, Raw, Wire};
 use crate::common::{client_context, kind_of, pattern, server_context, NAME};
-use crate::drive::*;
-use crate::wires::{Mode, Raw, Wire};
 
 /// What is asked for, and what it may become on a machine that does other things as well. The drips below take far longer.
 const TIMEOUT: Duration = Duration::from_millis(300);

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use sslfile::{Backend, Callbacks, Engine, SslFile};
 
+use super::{byte_of, narrow_files, seed, Order, Random, LIMIT, PERIOD, WRITERS};
 use crate::common::{engines, within};
-use crate::{byte_of, narrow_files, seed, Order, Random, LIMIT, PERIOD, WRITERS};
 
 const CONNECTIONS: usize = 4;
 const LARGEST_WRITE: usize = 64 * 1024;
@@ -103,7 +103,7 @@ fn moved_while_data_flows(engine: Engine, seed: u64, bytes: u64) {
 
 #[test]
 fn soak_in_backends() {
-    let mib = crate::soak::mib();
+    let mib = super::soak::mib();
     let seed = seed();
     for engine in engines() {
         within(LIMIT + Duration::from_secs(mib), move || moved_while_data_flows(engine, seed, (mib << 20) / 2));

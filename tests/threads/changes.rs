@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use sslfile::{ClientAuth, Context, Engine, Handshake, SslFile, State, Stream};
 
+use super::{again, byte_of, narrow_files, seed, wait_until_stuck, Order, Random, LARGEST, LIMIT, PERIOD, WRITERS};
 use crate::common::{
     client_builder, client_context, engines, kind_of, server_builder, server_context, tls_pair, within, NAME,
 };
-use crate::{again, byte_of, narrow_files, seed, wait_until_stuck, Order, Random, LARGEST, LIMIT, PERIOD, WRITERS};
 
 /// What a call may say that was made while others change modes and time-outs: nothing has happened, try again.
 fn nothing_happened(error: &io::Error) -> bool {

@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 use rustix::event::PollFlags;
 use sslfile::SslFile;
 
+use super::{again, again_on, byte_of, narrow_files, seed, Order, Random, LARGEST, LIMIT, PERIOD, WRITERS};
 use crate::common::{engines, within};
-use crate::{again, again_on, byte_of, narrow_files, seed, Order, Random, LARGEST, LIMIT, PERIOD, WRITERS};
 
 const READERS: usize = 3;
 

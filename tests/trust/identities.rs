@@ -8,10 +8,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
 use sslfile::{Certificate, Context, Identity};
 
+use super::{assert_says, shake};
 #[cfg(feature = "openssl")]
 use crate::common::pkcs12;
 use crate::common::{certs, client_context, engines, within, Pair, LONG, NAME};
-use crate::{assert_says, shake};
 
 // The keys of `certs().rsa` and `certs().ecdsa` as `openssl rsa -traditional`, `openssl ec` and `openssl pkcs8` write them,
 // encrypted with the password "secret".

@@ -7,11 +7,11 @@ use std::thread;
 use ring::digest::{digest, SHA256};
 use sslfile::{Certificate, ClientAuth, Context, ContextBuilder, Engine, ErrorKind as Kind, SslFile, Version};
 
+use super::{assert_says, assert_unsupported, shake};
 use crate::authority::Authority;
 use crate::common::{
     ca, certs, client_builder, client_context, engines, kind_of, server_builder, server_context, within, LONG, NAME,
 };
-use crate::{assert_says, assert_unsupported, shake};
 
 const VERSIONS: [Version; 2] = [Version::Tls1_2, Version::Tls1_3];
 

@@ -6,12 +6,12 @@ use std::process::Command;
 
 use sslfile::{Certificate, Context, ContextBuilder, Engine, ErrorKind as Kind, SslFile};
 
+use super::{assert_says, shake};
 use crate::authority::{leaf_params, Authority};
 use crate::common::{
     ca, certs, client_builder, client_context, engines, kind_of, server_builder, server_context, tls_pair_with, within,
     Pair, LONG, NAME,
 };
-use crate::{assert_says, shake};
 
 const UNKNOWN_CA: u8 = 48;
 const CERTIFICATE_EXPIRED: u8 = 45;
@@ -288,7 +288,7 @@ fn system_roots_are_the_default() {
         std::fs::write(folder.path().join("chain.pem"), &pair.chain).expect("chain");
         std::fs::write(folder.path().join("key.pem"), &pair.key).expect("key");
         let child = Command::new(std::env::current_exe().expect("this program"))
-            .args(["--exact", "verdicts::system_roots_are_the_default", "--nocapture"])
+            .args(["--exact", "trust::verdicts::system_roots_are_the_default", "--nocapture"])
             .env(CHILD, expected)
             .env("SSL_CERT_FILE", &file)
             .env("SSL_CERT_DIR", folder.path().join("nothing-here"))

@@ -1,0 +1,13 @@
+//! The fourteen faults that were found from outside in November 2026, `a` to `n`: each has tests named after its letter.
+//! The peer is a bare TLS library, or one that puts any record on the wire.
+#![cfg(unix)]
+
+mod bounds;
+mod callbacks;
+mod drops;
+mod ends;
+mod evil;
+mod new_api;
+mod panics;
+mod records;
+mod sharing;

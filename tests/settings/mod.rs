@@ -1,0 +1,24 @@
+//! Each setting of a context, by its effect on the wire: seen by real peers (OpenSSL's and GnuTLS' command line tools, Python's
+//! `ssl`, tshark), on every engine that can; what an engine cannot is refused with the names of both.
+//!
+//! A peer that is not installed skips its tests, as in tests/peers.rs.
+#![cfg(unix)]
+
+mod alerts;
+mod alpn;
+mod ciphers;
+mod client_auth;
+mod facts;
+mod foreign;
+mod fragments;
+mod gnutls;
+mod identities;
+mod key_log;
+mod ocsp;
+mod pins;
+mod rig;
+mod sessions;
+mod sni;
+mod tickets;
+mod trust;
+mod verify;
