@@ -1,8 +1,8 @@
 //! What holds after every step: checked in debug builds whenever the file's lock is given up, and in the simulated world.
 
-use super::ending::End;
 use super::read::AHEAD_OF_CLEAN_CLOSE;
-use super::send::{After, OurEnd};
+use super::send::After;
+use super::state::{Drawn, End, OurEnd};
 use super::Machine;
 
 /// One receive, and the rest of a record that was there.
@@ -65,7 +65,12 @@ const INVARIANTS: [Invariant; 15] = [
 
 impl Machine {
     /// The first of them that does not hold.
+    #[cfg(any(test, debug_assertions))]
     pub fn broken_invariant(&self) -> Option<&'static str> {
+        let (before, now) = (self.seen.replace(self.state()), self.state());
+        if before != now && !before.leads_to(now) {
+            return Some("states follow each other as they are drawn");
+        }
         INVARIANTS.iter().find(|(_, holds)| !holds(self)).map(|(what, _)| *what)
     }
 }

@@ -1,8 +1,8 @@
 //! Pieces of I/O, each with the right to do it.
 
-use super::ending::End;
 use super::lending::Lending;
-use super::send::{After, OurEnd};
+use super::send::After;
+use super::state::{Drawn, End, OurEnd};
 use super::{Clock, Machine, Manner};
 use crate::engine::Buffer;
 use crate::error::{Error, ErrorKind};
@@ -180,7 +180,7 @@ impl Machine {
         (self.receive.lent, self.send.lent) = (false, false);
         self.lend.returned(leftover);
         if matches!(self.end.state, End::Clean { .. }) && self.clean_failure().is_none() {
-            self.end.state = End::Cleaned;
+            self.end.state.move_to(End::Cleaned);
             self.outcome.own = Some(Ok(()));
         }
         self.stir.state = true;
@@ -199,7 +199,7 @@ impl Machine {
             Which::Send => {
                 self.send.lent = false;
                 if self.send.end == OurEnd::Asked {
-                    self.send.end = OurEnd::HalfClosed;
+                    self.send.end.move_to(OurEnd::HalfClosed);
                 }
                 self.fail_sending(error("sending"));
             }

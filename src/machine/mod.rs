@@ -27,7 +27,7 @@
 //!
 //! # States
 //!
-//! `outcome` has the table of what each call gives in each state, `ending` that of our own end.
+//! `state` has the pictures of them, `calls.md` the table of what each call gives in each.
 
 mod call;
 mod check;
@@ -120,6 +120,9 @@ pub(crate) struct Machine {
     /// Counts interrupts: a call that sees another number than it began with has been interrupted.
     interrupts: u64,
     stir: Stir,
+    /// When the lock was last given up.
+    #[cfg(any(test, debug_assertions))]
+    seen: std::cell::Cell<State>,
     #[cfg(test)]
     old_rules: world::OldRules,
 }
@@ -142,6 +145,8 @@ impl Machine {
             waiting: 0,
             interrupts: 0,
             stir: Stir::default(),
+            #[cfg(any(test, debug_assertions))]
+            seen: std::cell::Cell::new(State::Handshaking),
             #[cfg(test)]
             old_rules: Default::default(),
             tls,

@@ -16,8 +16,7 @@
 
 use std::io;
 
-use super::ending::End;
-use super::state::State;
+use super::state::{End, State};
 use super::Machine;
 use crate::connection::write_shut_down;
 use crate::error::{Error, ErrorKind};

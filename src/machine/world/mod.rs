@@ -326,7 +326,7 @@ impl World {
 }
 
 /// What comes of a seed; the error says what does not hold.
-pub(super) fn run(seed: u64, rules: OldRules, traces: bool) -> Result<u64, String> {
+pub(in crate::machine) fn run(seed: u64, rules: OldRules, traces: bool) -> Result<u64, String> {
     let mut world = World::new(seed, rules, traces);
     let found = world.run();
     if std::env::var("STATS").is_ok() {
