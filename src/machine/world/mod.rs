@@ -14,6 +14,8 @@
 //! many as it says; `SSLFILE_WORLD_SEED=7` runs that one, and tells what happens.
 
 mod backend;
+#[cfg(test)]
+mod calls;
 mod checks;
 mod dropping;
 mod frames;
