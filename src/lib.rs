@@ -56,6 +56,8 @@ pub mod guide {
     pub mod callbacks {}
     #[doc = include_str!("docs/engines.md")]
     pub mod engines {}
+    #[doc = include_str!("docs/bounds.md")]
+    pub mod bounds {}
     #[doc = include_str!("docs/unexpected_end.md")]
     pub mod unexpected_end {}
     #[doc = include_str!("docs/tcp_stream.md")]

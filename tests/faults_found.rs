@@ -7,6 +7,8 @@ mod bounds;
 #[path = "faults_found/callbacks.rs"]
 mod callbacks;
 mod common;
+#[path = "faults_found/costs.rs"]
+mod costs;
 #[path = "faults_found/drops.rs"]
 mod drops;
 #[path = "faults_found/ends.rs"]
