@@ -13,10 +13,14 @@ use crate::machine::Installed;
 /// |---|---|
 /// | accept | once in a file's life: when the handshake is done |
 /// | read | with all plaintext that is there, in order |
-/// | write | when the handshake is done and nothing accepted is left unsent; then again only after a write. If sending fails when the close callback has been called, it is called once more: nothing is waiting any more |
-/// | close | exactly once in a file's life: when the connection has ended, after all data |
+/// | write | when the handshake is done and nothing accepted is left unsent, be it sent or lost; then again only after a write. So who pauses reading to wait for room always hears |
+/// | close | exactly once in a file's life: when the connection has ended, after all data; or after our own `close` or `close_clean`, when that has finished or failed, or `abort` |
 ///
 /// One that is set late is told what it missed: the data that waited, the handshake, the end.
+///
+/// Once close has been told and no write callback is owed, all callbacks of the file are dropped, with all they own: two files
+/// whose callbacks own each other, as the two sides of a proxy do, are no leak. What owns its own file without a close
+/// callback is one.
 pub struct Callbacks<F> {
     pub(crate) accept: Option<Accept<F>>,
     pub(crate) read: Option<Read<F>>,

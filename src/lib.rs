@@ -18,6 +18,8 @@ mod drive;
 mod engine;
 mod error;
 mod file;
+#[cfg(test)]
+mod house;
 mod identity;
 mod listener;
 mod machine;
