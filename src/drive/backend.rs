@@ -160,7 +160,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
 impl<S: Transport, F: Face<S>> Shared<S, F> {
     /// After a run: lets go of what needs the backend no more.
     fn let_go(self: &Arc<Self>, mut locked: Locked<'_, S, F>) {
-        let kept = locked.machine.is_kept_to_the_end() && locked.machine.let_go();
+        let is_at_end = locked.place.is_none() || locked.machine.is_kept_to_the_end();
+        let kept = is_at_end && locked.machine.let_go();
         let lingered = locked.machine.lingers() && locked.machine.is_done();
         let place = if lingered { locked.left_backend() } else { None };
         drop(locked);
@@ -195,7 +196,15 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         }
         match backend {
             Some(backend) => self.enter(&mut locked, backend),
-            None => Ok(()),
+            None => {
+                // Nobody keeps it any more; after a callback that is running, whose file it is meanwhile.
+                let kept = locked.running.is_none() && locked.machine.let_go();
+                drop(locked);
+                if kept {
+                    drop(Handle::first(self.clone()));
+                }
+                Ok(())
+            }
         }
     }
 

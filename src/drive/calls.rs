@@ -2,11 +2,10 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::panic::resume_unwind;
 use std::time::Duration;
 
 use super::alert_queue::InCall;
-use super::perform::{Briefly, Performed};
+use super::perform::Briefly;
 use super::{Core, Locked, Real, Shared};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
@@ -242,7 +241,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
     fn push(&mut self) {
         match (self.machine.can_try(), self.machine.settled()) {
             (true, _) => {}
-            (false, true) if self.shared.stream.is_duplex() || !self.machine.is_receiving() => return self.offer_all(),
+            (false, true) if self.shared.stream.is_duplex() || !self.machine.is_receiving() => {
+                return self.do_jobs(Tries { receive: false, send: true, offer: false }, usize::MAX)
+            }
             (false, _) => return,
         }
         if !self.machine.settled() {
@@ -251,17 +252,5 @@ impl<S: Transport, F> Locked<'_, S, F> {
             let _ = self.drive(call, false, |machine, call| machine.poll(call, &Real));
         }
         self.offer();
-    }
-
-    /// The same, waiting for the stream.
-    fn offer_all(&mut self) {
-        let tries = Tries { receive: false, send: true, offer: false };
-        while let Some(job) = self.machine.job(tries) {
-            match self.perform(job, Briefly::No) {
-                Performed::Some | Performed::Dry => {}
-                Performed::Full | Performed::Passing(_) => break,
-                Performed::Panicked(panic) => resume_unwind(panic),
-            }
-        }
     }
 }

@@ -1,13 +1,11 @@
 //! The last handle goes: nobody can use the file any more. Never blocks, and calls no callback.
 
-use std::panic::resume_unwind;
 use std::sync::mpsc;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::alert_queue::InCall;
 use super::handle::Face;
-use super::perform::{Briefly, Performed};
 use super::{Locked, Real, Shared};
 use crate::backend::Place;
 use crate::callbacks::Slots;
@@ -37,7 +35,8 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         if thread::panicking() {
             locked.machine.abort();
             locked.offer();
-            return self.part(locked, callbacks);
+            self.part(locked, callbacks);
+            return self.stream.abandon();
         }
         if locked.machine.manner() == Manner::Blocks && !locked.machine.is_done() {
             self.part(locked, callbacks);
@@ -56,7 +55,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         locked.machine.begin_close(&Real);
         locked.offer();
         if locked.machine.lingers() {
-            locked.read_away();
+            locked.do_jobs(Tries { receive: true, send: true, offer: true }, READS);
             locked.note_outstanding();
             if !locked.machine.is_done() {
                 drop(locked);
@@ -130,17 +129,5 @@ impl<S: Transport, F> Locked<'_, S, F> {
     fn forget_callbacks(&mut self) -> Slots<F> {
         self.machine.set_installed(Default::default(), false, &Real);
         std::mem::take(&mut self.slots)
-    }
-
-    fn read_away(&mut self) {
-        for _ in 0..READS {
-            let tries = Tries { receive: true, send: true, offer: true };
-            let Some(job) = self.machine.job(tries) else { break };
-            match self.perform(job, Briefly::No) {
-                Performed::Some | Performed::Full => {}
-                Performed::Dry | Performed::Passing(_) => break,
-                Performed::Panicked(panic) => resume_unwind(panic),
-            }
-        }
     }
 }

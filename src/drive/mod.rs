@@ -272,7 +272,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         let (wanted, alarm) = core.wanted(&shared.stream);
         let is_watched = (wanted.readable, wanted.writable, wanted.hung_up)
             == (core.watched.readable, core.watched.writable, core.watched.hung_up);
-        let is_due = core.machine.is_due() || (wanted.readable && shared.stream.is_ready());
+        let is_due = core.machine.is_due() || (core.machine.wants_input() && shared.stream.is_ready());
         if is_watched && alarm == core.alarm && !is_due {
             return;
         }

@@ -153,19 +153,30 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
     }
 
+    /// Does what there is to do, at most so many jobs, as long as the stream goes along.
+    pub(super) fn do_jobs(&mut self, mut tries: Tries, most: usize) {
+        for _ in 0..most {
+            let Some(job) = self.machine.job(tries) else { break };
+            match self.perform(job, Briefly::No) {
+                Performed::Some => {}
+                Performed::Dry => tries.receive = false,
+                Performed::Full => tries.send = false,
+                Performed::Passing(_) => break,
+                Performed::Panicked(panic) => resume_unwind(panic),
+            }
+        }
+    }
+
     /// Does what goes without waiting.
     #[inline]
     pub(super) fn offer(&mut self) {
         let tries = Tries { receive: false, send: true, offer: true };
-        if !self.machine.has_output() && self.machine.is_calm() {
-            return;
+        if self.machine.has_output() || !self.machine.is_calm() {
+            self.do_jobs(tries, usize::MAX);
         }
-        while let Some(job) = self.machine.job(tries) {
-            match self.perform(job, Briefly::No) {
-                Performed::Some | Performed::Dry => {}
-                Performed::Full | Performed::Passing(_) => break,
-                Performed::Panicked(panic) => resume_unwind(panic),
-            }
+        // The others began to wait when the file inside had nothing to send.
+        if !self.parked.is_empty() && self.shared.stream.is_file() && self.shared.stream.holds_back() {
+            self.machine.look_again();
         }
     }
 }

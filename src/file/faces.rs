@@ -98,7 +98,8 @@ macro_rules! events {
 
             /// The backend that calls the callbacks from now on, and drives the handshake and the sending; `None`: none.
             /// In any state and from any thread. When this returns the old backend calls nothing for this file any more:
-            /// it waits for a callback that another thread is running.
+            /// it waits for a callback that another thread is running. Nobody keeps a file that is put into none
+            /// ([`keep`](Self::keep)): it ends with its last handle.
             ///
             /// Errors: `Unsupported` for a stream without a descriptor; `ResourceBusy` while another file has this one.
             pub fn set_backend(&self, backend: Option<&crate::Backend>) -> std::io::Result<()> {

@@ -189,7 +189,7 @@ impl Machine {
         self.is_to_begin()
             || self.end.owes_stream_end
             || self.end.held
-            || self.is_cleaned_but_for_return()
+            || (self.is_cleaned_but_for_return() && self.receive.is_free() && self.send.is_free())
             || self.is_kept_to_the_end()
             || (self.lingers() && self.is_done())
             || (self.deliver.takers == 0 && self.is_call_due())

@@ -193,7 +193,10 @@ impl Machine {
 
     /// Our end is to be said, when all else has been.
     pub(super) fn has_end_to_say(&self) -> bool {
+        // What was lost must not look like a clean end.
+        let is_over = matches!(self.end.state, End::Over { .. });
         self.send.end == OurEnd::Asked
+            && !is_over
             && self.outcome.send_failure.is_none()
             && !self.is_clean_end_said()
             && !self.lend.is_returned()

@@ -478,3 +478,26 @@ fn nothing_is_lost_while_another_thread_takes_the_read_callback_away_and_puts_it
         assert!(log.data() == all, "lost or disordered");
     });
 }
+
+#[test]
+fn a_kept_file_that_is_put_into_no_backend_ends_with_its_last_handle() {
+    on_each_engine_and_role(|engine, role| {
+        for inside in [false, true] {
+            let backend = Backend::new().expect("backend");
+            let (file, mut peer, _log) = logged_pair(engine, role, &backend);
+            file.clone().keep();
+            match inside {
+                false => file.set_backend(None).expect("none"),
+                true => {
+                    file.set_read_callback(|file, _| file.set_backend(None).expect("none"));
+                    peer.write_all(b"x").expect("write");
+                    turn_until(&backend, || file.backend().is_none());
+                }
+            }
+            assert!(backend.is_empty());
+            { &file }.write_all(b"still here").expect("write");
+            drop(file);
+            assert_eq!(got_close_notify(peer), b"still here");
+        }
+    });
+}

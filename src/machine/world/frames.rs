@@ -122,7 +122,7 @@ impl World {
             Some(Frame::Offer(node, all, ret)) => {
                 let performed = self.tasks[t].ret.take();
                 match performed {
-                    Some(Ret::Performed(Performed::Full)) => self.give(t, node, *ret),
+                    Some(Ret::Performed(Performed::Full)) => self.offered(t, node, *ret),
                     Some(Ret::Performed(Performed::Panicked)) => {
                         self.give(t, node, Ret::Call(Ended::Panicked, Vec::new()));
                     }
@@ -150,6 +150,15 @@ impl World {
         }
     }
 
+    fn offered(&mut self, t: usize, node: usize, ret: Ret) {
+        if let Under::File(inner) = self.nodes[node].under {
+            if !self.nodes[node].parked.is_empty() && self.nodes[inner].machine.has_output() {
+                self.nodes[node].machine.look_again();
+            }
+        }
+        self.give(t, node, ret);
+    }
+
     /// The lock is given up, and the frame below gets this.
     fn give(&mut self, t: usize, node: usize, ret: Ret) {
         self.tasks[t].ret = Some(ret);
@@ -165,6 +174,7 @@ impl World {
     }
 
     /// A call begins, under the lock.
+    #[allow(clippy::too_many_arguments, reason = "what a call is made of")]
     pub(super) fn call(
         &mut self,
         t: usize,
@@ -304,7 +314,7 @@ impl World {
                 return self.hand_out(t, node, job, None);
             }
         }
-        self.give(t, node, ret);
+        self.offered(t, node, ret);
     }
 
     fn park(&mut self, t: usize, frame: Box<CallFrame>, waits: crate::machine::Waits) {

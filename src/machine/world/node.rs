@@ -172,7 +172,8 @@ impl World {
 
     fn tell_backend(&mut self, node: usize) {
         let (wanted, alarm) = self.wanted(node);
-        let is_due = self.nodes[node].machine.is_due() || (wanted.readable && self.is_ready(node));
+        let wants_input = self.nodes[node].machine.wants_input();
+        let is_due = self.nodes[node].machine.is_due() || (wants_input && self.is_ready(node));
         let it = &mut self.nodes[node];
         (it.watched, it.alarm) = (wanted, alarm);
         it.ready |= is_due;

@@ -49,6 +49,7 @@ impl World {
     pub(super) fn begin_op(&mut self, t: usize, node: usize, op: Op) {
         self.trace(|| format!("t{t} f{node} {op:?}"));
         self.tasks[t].last = None;
+        self.done += 1;
         if self.nodes[node].dropped {
             self.tasks[t].ret = Some(Ret::Unit);
             return;
@@ -195,7 +196,9 @@ impl World {
         let rng = &mut self.rng;
         match rng.below(64) {
             0..=17 => Op::Read(rng.size(size.max(64))),
-            18..=33 => Op::Write(rng.size(size)),
+            // More than goes at a time.
+            18..=20 => Op::Write(size - rng.below(size / 3 + 1)),
+            21..=33 => Op::Write(rng.size(size)),
             34..=43 => Op::Send(rng.size(size / 4 + 1)),
             44..=46 => Op::Flush,
             47 => Op::Handshake,

@@ -187,7 +187,8 @@ impl Peer {
     fn end(&mut self, net: &mut Net) -> bool {
         let answers = self.manners.is_kind() && self.manners != Manners::Dripping;
         let is_over = |layer: &Layer| layer.saw_bye && layer.said_bye;
-        if !answers || !self.out.is_empty() {
+        let is_busy = self.manners.floods() && self.budget > 0 && self.is_open();
+        if !answers || is_busy || !self.out.is_empty() {
             return false;
         }
         let mut did = false;

@@ -35,8 +35,9 @@ mod tests {
 
     const MOST: u64 = 10_000;
 
-    fn is_found(name: &str, rules: OldRules) {
-        let found = (1..=MOST).find_map(|seed| Some((seed, run(seed, rules, false).err()?)));
+    /// `first`: not far from a seed that finds it, to save time.
+    fn is_found(name: &str, rules: OldRules, first: u64) {
+        let found = (first..=MOST).find_map(|seed| Some((seed, run(seed, rules, false).err()?)));
         let (seed, what) = found.unwrap_or_else(|| panic!("rule {name}: not found by {MOST} seeds"));
         println!("rule {name}: seed {seed}: {what}");
         // It is the rule that is found.
@@ -45,31 +46,31 @@ mod tests {
 
     #[test]
     fn a_write_callback_that_is_lost_with_the_stream_is_found() {
-        is_found("a", OldRules { a: true, ..OldRules::default() });
+        is_found("a", OldRules { a: true, ..OldRules::default() }, 1);
     }
 
     #[test]
     fn b_a_handshake_that_does_not_hear_of_a_reset_is_found() {
-        is_found("b", OldRules { b: true, ..OldRules::default() });
+        is_found("b", OldRules { b: true, ..OldRules::default() }, 3400);
     }
 
     #[test]
     fn c_an_end_that_takes_in_without_bound_is_found() {
-        is_found("c", OldRules { c: true, ..OldRules::default() });
+        is_found("c", OldRules { c: true, ..OldRules::default() }, 2900);
     }
 
     #[test]
     fn e_answers_without_bound_are_found() {
-        is_found("e", OldRules { e: true, ..OldRules::default() });
+        is_found("e", OldRules { e: true, ..OldRules::default() }, 1);
     }
 
     #[test]
     fn f_a_send_inside_a_write_is_found() {
-        is_found("f", OldRules { f: true, ..OldRules::default() });
+        is_found("f", OldRules { f: true, ..OldRules::default() }, 4500);
     }
 
     #[test]
     fn i_a_close_that_outlasts_its_bound_is_found() {
-        is_found("i", OldRules { i: true, ..OldRules::default() });
+        is_found("i", OldRules { i: true, ..OldRules::default() }, 300);
     }
 }
