@@ -11,7 +11,8 @@ use crate::certificate::{self, Certificate};
 use crate::engine::{Engine, Library, Session};
 use crate::error::Error;
 use crate::identity::Identity;
-use crate::settings::{ClientAuth, ClientHello, Hook, OnAlert, PeerCertificates, Role, Settings};
+use crate::role::Role;
+use crate::settings::{ClientAuth, ClientHello, Hook, OnAlert, PeerCertificates, Settings};
 use crate::version::{Bounds, Version};
 
 /// TLS settings shared by any number of connections, on any threads. Cheap to clone.

@@ -21,6 +21,7 @@ mod file;
 mod identity;
 mod listener;
 mod machine;
+mod role;
 #[cfg(all(test, shuttle))]
 mod schedules;
 mod settings;
@@ -45,7 +46,8 @@ pub use file::{Handshake, OpenError, PlainFile, ReleaseError, SslFile, SslOption
 pub use identity::Identity;
 pub use listener::{Incoming, SslListener};
 pub use machine::{Interest, State};
-pub use settings::{ClientAuth, ClientHello, PeerCertificates, Role};
+pub use role::Role;
+pub use settings::{ClientAuth, ClientHello, PeerCertificates};
 pub use socket::{Mode, SocketState, SslSocket};
 pub use stream::{Duplex, ReadWrite, Stream};
 pub use version::Version;

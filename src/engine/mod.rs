@@ -18,7 +18,8 @@ mod wire;
 
 use crate::certificate::Certificate;
 use crate::error::Error;
-use crate::settings::{Role, Settings};
+use crate::role::Role;
+use crate::settings::Settings;
 use crate::version::{Bounds, Version};
 
 pub(crate) use buffer::{Buffer, LARGE};

@@ -13,7 +13,8 @@ use crate::certificate::Certificate;
 use crate::context::Context;
 use crate::error::Error;
 use crate::identity::pem_texts;
-use crate::settings::{ClientAuth, Role, Settings};
+use crate::role::Role;
+use crate::settings::{ClientAuth, Settings};
 use crate::version::{Bounds, Version};
 
 /// Where `native-tls` is OpenSSL its acceptor has no TLS 1.3.

@@ -27,7 +27,7 @@ use crate::drive::handle::Handle;
 use crate::drive::Shared;
 use crate::error::Error;
 use crate::machine::State;
-use crate::settings::Role;
+use crate::role::Role;
 use crate::stream::Stream;
 use crate::version::Version;
 

@@ -14,7 +14,7 @@ use crate::drive::handle::{Face, Handle};
 use crate::drive::Shared;
 use crate::error::Error;
 use crate::machine::{Machine, Setup, CLOSE_TIMEOUT};
-use crate::settings::Role;
+use crate::role::Role;
 use crate::stream::{Inherited, Stream};
 use crate::version::{Bounds, Version};
 

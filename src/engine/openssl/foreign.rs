@@ -9,7 +9,7 @@ use super::{bound, expect_name, refuse_ssl3, setup_error, OpenSslSession};
 use crate::context::Context;
 use crate::engine::{Engine, Library, Session};
 use crate::error::Error;
-use crate::settings::Role;
+use crate::role::Role;
 use crate::version::Bounds;
 
 enum Foreign {
