@@ -1,5 +1,5 @@
 //! The TLS libraries. Each is one file that implements [`Library`] (contexts made from settings) and [`Session`]
-//! (one connection); nothing above this folder names a library.
+//! (one connection). Above this folder only `context/foreign.rs` names a library: its types are in public signatures there.
 
 mod alert;
 mod buffer;
@@ -113,6 +113,12 @@ impl Engine {
 pub(crate) trait Library: Send + Sync {
     /// A session in this role. `server_name`: whom a client expects, already checked for form.
     fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error>;
+}
+
+/// What a user has set a library up with by the library's own means, for one context.
+pub(crate) trait Foreign {
+    const ENGINE: Engine;
+    fn into_library(self) -> Box<dyn Library>;
 }
 
 /// Why an operation of a session did not happen.

@@ -29,9 +29,8 @@ use rustls::{
 
 use super::key_log::KeyLogger;
 use super::sessions::Sessions;
-use super::{Engine, Library, Session};
+use super::{Engine, Foreign, Library, Session};
 use crate::certificate::Certificate;
-use crate::context::Context;
 use crate::error::Error;
 use crate::identity::{Identity, Material};
 use crate::role::Role;
@@ -552,12 +551,12 @@ impl StoresServerSessions for Expiring {
 }
 
 /// A configuration made elsewhere.
-struct Foreign {
+struct Made {
     client: Option<Arc<ClientConfig>>,
     server: Option<Arc<ServerConfig>>,
 }
 
-impl Library for Foreign {
+impl Library for Made {
     fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
         if versions != Bounds::default() {
             return Err(Engine::Rustls.cannot("version bounds of a file where the context was made elsewhere"));
@@ -586,23 +585,23 @@ impl ResolvesServerCert for Noting {
     }
 }
 
-/// For clients, with [`Engine::Rustls`]. The configuration decides on trust, versions and all else; the name that is given
-/// when a file is opened is the one it checks. Bounds of versions for single files, and
-/// [`verified_chain`](crate::SslFile::verified_chain), are not to be had.
-impl From<Arc<ClientConfig>> for Context {
-    fn from(config: Arc<ClientConfig>) -> Context {
-        let mut config = ClientConfig::clone(&config);
+impl Foreign for Arc<ClientConfig> {
+    const ENGINE: Engine = Engine::Rustls;
+
+    fn into_library(self) -> Box<dyn Library> {
+        let mut config = ClientConfig::clone(&self);
         config.key_log = Arc::new(KeyLog { wanted: None, inner: Some(config.key_log) });
-        Context::foreign(Engine::Rustls, Box::new(Foreign { client: Some(Arc::new(config)), server: None }))
+        Box::new(Made { client: Some(Arc::new(config)), server: None })
     }
 }
 
-/// For servers, with [`Engine::Rustls`]. As for clients.
-impl From<Arc<ServerConfig>> for Context {
-    fn from(config: Arc<ServerConfig>) -> Context {
-        let mut config = ServerConfig::clone(&config);
+impl Foreign for Arc<ServerConfig> {
+    const ENGINE: Engine = Engine::Rustls;
+
+    fn into_library(self) -> Box<dyn Library> {
+        let mut config = ServerConfig::clone(&self);
         config.key_log = Arc::new(KeyLog { wanted: None, inner: Some(config.key_log) });
         config.cert_resolver = Arc::new(Noting(config.cert_resolver));
-        Context::foreign(Engine::Rustls, Box::new(Foreign { client: None, server: Some(Arc::new(config)) }))
+        Box::new(Made { client: None, server: Some(Arc::new(config)) })
     }
 }
