@@ -24,11 +24,6 @@ use crate::version::{Bounds, Version};
 
 pub(crate) use buffer::{Buffer, LARGE};
 pub(crate) use plain_text::PlainText;
-#[cfg(all(
-    feature = "rustls",
-    not(any(feature = "native-tls", all(feature = "openssl", not(any(windows, target_vendor = "apple")))))
-))]
-pub(crate) use rustls::check_pair;
 pub(crate) use wire::Wire;
 
 #[cfg(not(any(feature = "native-tls", feature = "openssl", feature = "rustls")))]

@@ -253,21 +253,6 @@ pub(super) fn reads(certificate: &Certificate) -> bool {
     rustls::RootCertStore::empty().add(CertificateDer::from(certificate.der())).is_ok()
 }
 
-/// Whether the key can be used and belongs to the certificate.
-#[cfg(not(any(feature = "native-tls", all(feature = "openssl", not(any(windows, target_vendor = "apple"))))))]
-pub(crate) fn check_pair(material: &Material) -> Result<(), String> {
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.clone()));
-    let key = cryptography::default_provider()
-        .key_provider
-        .load_private_key(key)
-        .map_err(|e| format!("the key cannot be read: {e}"))?;
-    let pair = CertifiedKey::new(vec![CertificateDer::from(material.chain[0].der().to_vec())], key);
-    pair.keys_match().map_err(|e| match e {
-        rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_string(),
-        e => format!("the certificate is broken: {e}"),
-    })
-}
-
 fn setup_error(what: &str, e: rustls::Error) -> Error {
     Error::invalid_input(format!("{what}: {e}")).with_source(e)
 }
