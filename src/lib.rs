@@ -28,7 +28,6 @@ mod settings;
 mod socket;
 mod stream;
 mod sync;
-#[allow(dead_code, unused_imports, reason = "nothing uses it yet")]
 mod sys;
 mod version;
 

@@ -13,6 +13,9 @@
 //! | [`timeouts`], [`restore_timeout`], [`take_error`] | options of the socket | socket2 | socket2 |
 //! | [`unacknowledged`] | a number if it can be had, else `None` | Linux: `SIOCOUTQ` | `None` |
 //! | [`Flags`], [`descriptor_of`], [`duplicate`] | halves that are not sockets | `fcntl` | pipes can't be polled: `descriptor_of` is `None` |
+//! | [`is_in_progress`], [`passes`] | what an error of `connect` or `accept` means | errno | other numbers |
+//! | [`arrives`], [`has_said_something`] | a look at a listener, and at a connection that was just made | `poll`, `MSG_PEEK` | the same |
+//! | [`admit_no_more`], [`lift`] | see `listener::queue`; `false`: can't be done | Linux: a packet filter | `false` |
 //!
 //! What a `wait` must keep:
 //!
@@ -70,6 +73,17 @@ pub enum Woken {
     /// The doorbell, or a signal.
     Rung,
     TimedOut,
+}
+
+/// What to do about an error of `accept`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passes {
+    /// It was about one connection, which is gone.
+    AtOnce,
+    /// The system is out of something: try again in a while.
+    Later,
+    /// It is about the listener.
+    Never,
 }
 
 /// Tries again and again, without sleeping, an operation that gives `WouldBlock` by itself. `None`: the time is over,
