@@ -19,6 +19,8 @@ mod engine;
 mod error;
 mod file;
 mod identity;
+#[cfg(test)]
+mod layers;
 mod listener;
 mod machine;
 mod role;

@@ -9,7 +9,7 @@
 //! | [`try_recv`], [`try_send`] | never wait: `WouldBlock`; no SIGPIPE | `MSG_DONTWAIT`, `MSG_NOSIGNAL` | has no such flags: the socket is non-blocking while a file has it |
 //! | [`bound_receives`], [`recv_for_slice`] | a receive that ends within [`SLICE`], data or not; a short cut for a `wait` and a `try_recv`, which a platform may also do instead | `SO_RCVTIMEO` | the two calls |
 //! | [`is_nonblocking`] | what a stream was set to | `fcntl` | can't be asked: `false` |
-//! | [`silence`] | no signal for a broken connection | Apple's `SO_NOSIGPIPE`, else nothing | nothing |
+//! | [`silence`], [`MUST_BE_SILENCED`] | no signal for a broken connection | Apple's `SO_NOSIGPIPE`, else nothing | nothing, `false` |
 //! | [`timeouts`], [`restore_timeout`], [`take_error`] | options of the socket | socket2 | socket2 |
 //! | [`unacknowledged`] | a number if it can be had, else `None` | Linux: `SIOCOUTQ` | `None` |
 //! | [`Flags`], [`descriptor_of`], [`duplicate`] | halves that are not sockets | `fcntl` | pipes can't be polled: `descriptor_of` is `None` |

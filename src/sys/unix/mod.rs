@@ -13,7 +13,7 @@ pub(crate) use connections::{admit_no_more, arrives, has_said_something, is_in_p
 pub(crate) use descriptor::{descriptor_of, duplicate, Flags};
 pub(crate) use socket::{
     bound_receives, is_nonblocking, recv_for_slice, restore_timeout, silence, take_error, timeouts, try_recv, try_send,
-    unacknowledged,
+    unacknowledged, MUST_BE_SILENCED,
 };
 pub(crate) use wait::wait;
 
