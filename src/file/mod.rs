@@ -18,6 +18,7 @@ use std::time::Duration;
 pub use error::{OpenError, ReleaseError};
 pub use options::{Handshake, SslOptions};
 pub use plain::PlainFile;
+pub(crate) use server_address::without_scope;
 pub use server_address::ToServer;
 
 use crate::certificate::Certificate;
