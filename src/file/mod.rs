@@ -83,7 +83,7 @@ impl<S: Stream> fmt::Debug for SslFile<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("SslFile");
         out.field("role", &self.role()).field("state", &self.state());
-        out.field("peer", &self.shared().peer);
+        faces::show_addresses(&mut out, self.shared());
         out.field("server_name", &self.server_name()).finish_non_exhaustive()
     }
 }
