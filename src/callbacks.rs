@@ -1,8 +1,6 @@
 use std::fmt;
 use std::io;
 
-use crate::machine::Installed;
-
 /// What to call. Absent ones are `None`.
 ///
 /// Callbacks are called by [`Backend::turn`](crate::Backend::turn) only, with no lock of ours held, never two at once for
@@ -155,17 +153,5 @@ pub(crate) type Opened<F> = Box<dyn FnOnce(&F, io::Result<()>) + Send>;
 impl<F> Default for Slots<F> {
     fn default() -> Self {
         Slots { accept: Slot::Empty, read: Slot::Empty, write: Slot::Empty, close: Slot::Empty, opened: None }
-    }
-}
-
-impl<F> Slots<F> {
-    pub fn installed(&self) -> Installed {
-        Installed {
-            accept: self.accept.is_set(),
-            read: self.read.is_set(),
-            write: self.write.is_set(),
-            close: self.close.is_set(),
-            opened: self.opened.is_some(),
-        }
     }
 }

@@ -9,7 +9,7 @@ use crate::certificate::Certificate;
 use crate::context::Context;
 use crate::engine::{Buffer, PlainText, Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
-use crate::settings::Role;
+use crate::role::Role;
 use crate::version::{Bounds, Version};
 use bounds::Spent;
 

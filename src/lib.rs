@@ -21,15 +21,17 @@ mod file;
 #[cfg(test)]
 mod house;
 mod identity;
+#[cfg(test)]
+mod layers;
 mod listener;
 mod machine;
+mod role;
 #[cfg(all(test, shuttle))]
 mod schedules;
 mod settings;
 mod socket;
 mod stream;
 mod sync;
-#[allow(dead_code, unused_imports, reason = "nothing uses it yet")]
 mod sys;
 mod version;
 
@@ -47,7 +49,8 @@ pub use file::{Handshake, OpenError, PlainFile, ReleaseError, SslFile, SslOption
 pub use identity::Identity;
 pub use listener::{Incoming, SslListener};
 pub use machine::{Interest, State};
-pub use settings::{ClientAuth, ClientHello, PeerCertificates, Role};
+pub use role::Role;
+pub use settings::{ClientAuth, ClientHello, PeerCertificates};
 pub use socket::{Mode, SocketState, SslSocket};
 pub use stream::{Duplex, ReadWrite, Stream};
 pub use version::Version;

@@ -5,6 +5,8 @@ mod common;
 mod ends;
 #[path = "socket/errors.rs"]
 mod errors;
+#[path = "socket/names.rs"]
+mod names;
 #[path = "socket/written.rs"]
 mod written;
 

@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::os::fd::RawFd;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{now, thread_local, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering};
+use crate::sys::Descriptor;
 use waiter::{Arrivals, Waiter};
 
 /// An event loop. Clones are handles on the same one; any thread may use any of them.
@@ -51,7 +51,7 @@ pub struct CallOut {
 /// What a backend watches: the event side of a file or of a listener.
 pub(crate) trait Source: Send + Sync {
     /// The descriptors to read from and to write to; open as long as the source lives.
-    fn descriptors(&self) -> Option<(RawFd, RawFd)>;
+    fn descriptors(&self) -> Option<(Descriptor, Descriptor)>;
     /// Does what is due; says how many callbacks were called. Called by one thread at a time.
     fn run(self: Arc<Self>, at: &Place, happened: Happened, scratch: &mut [u8]) -> usize;
     /// The backend is gone, and with it this place; the source may have one elsewhere by now.

@@ -1,5 +1,20 @@
 //! What the two faces, [`SslFile`](crate::SslFile) and [`PlainFile`](crate::PlainFile), have in common.
 
+use std::fmt;
+
+use crate::drive::Shared;
+use crate::stream::Transport;
+
+/// For `Debug`, as std's `TcpStream` has it. A stream that was reset does not know its peer any more: that of the beginning
+/// is shown. Takes no lock.
+pub(super) fn show_addresses<S: Transport, F>(out: &mut fmt::DebugStruct<'_, '_>, shared: &Shared<S, F>) {
+    if let Some(local) = shared.stream.local() {
+        out.field("addr", &format_args!("{local}"));
+    }
+    let peer = shared.stream.peer();
+    out.field("peer", &format_args!("{}", peer.as_ref().unwrap_or(&shared.peer)));
+}
+
 /// Modes, time-outs, queued writing, callbacks, `Read` and `Write` for one face.
 macro_rules! events {
     ($file:ident) => {

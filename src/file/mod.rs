@@ -18,6 +18,7 @@ use std::time::Duration;
 pub use error::{OpenError, ReleaseError};
 pub use options::{Handshake, SslOptions};
 pub use plain::PlainFile;
+pub(crate) use server_address::without_scope;
 pub use server_address::ToServer;
 
 use crate::certificate::Certificate;
@@ -27,7 +28,7 @@ use crate::drive::handle::Handle;
 use crate::drive::Shared;
 use crate::error::Error;
 use crate::machine::State;
-use crate::settings::Role;
+use crate::role::Role;
 use crate::stream::Stream;
 use crate::version::Version;
 
@@ -97,7 +98,7 @@ impl<S: Stream> fmt::Debug for SslFile<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("SslFile");
         out.field("role", &self.role()).field("state", &self.state());
-        out.field("peer", &self.shared().peer);
+        faces::show_addresses(&mut out, self.shared());
         out.field("server_name", &self.server_name()).finish_non_exhaustive()
     }
 }

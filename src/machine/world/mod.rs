@@ -33,7 +33,7 @@ mod tags;
 use std::time::{Duration, Instant};
 
 use super::{Clock, Machine, Manner, Setup};
-use crate::settings::Role;
+use crate::role::Role;
 use frames::Task;
 use net::Net;
 use node::{Node, Under};
