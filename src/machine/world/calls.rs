@@ -11,7 +11,7 @@ use crate::engine::Buffer;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{After, Patience};
 use crate::machine::{Call, Job, Kind, Machine, Manner, Received, Sent, Setup, Step, Tries, CLOSE_TIMEOUT};
-use crate::settings::Role;
+use crate::role::Role;
 
 const TABLE: &str = include_str!("../calls.md");
 const TIMEOUT: Duration = Duration::from_secs(3);
