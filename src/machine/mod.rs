@@ -30,6 +30,7 @@
 //! `outcome` has the table of what each call gives in each state, `ending` that of our own end.
 
 mod call;
+mod calm;
 mod check;
 mod deadlines;
 mod deliver;
