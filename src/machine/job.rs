@@ -9,7 +9,7 @@ use crate::error::{Error, ErrorKind};
 
 /// The right to receive from the stream. One at a time; to be given back.
 #[derive(Debug)]
-pub(crate) struct ReceiveLease(());
+pub(crate) struct ReceiveLease(pub(super) ());
 
 /// The right to send to the stream. One at a time, so that wire order is encryption order; to be given back.
 #[derive(Debug)]
@@ -134,7 +134,8 @@ impl Machine {
         }
     }
 
-    fn take_flight(&mut self) -> Job {
+    #[inline]
+    pub(super) fn take_flight(&mut self) -> Job {
         let lease = self.lend_sending();
         if self.send.flight.is_empty() {
             let flight = self.tls.take_output();

@@ -45,6 +45,7 @@
 //! `state` has the pictures of them, `calls.md` the table of what each call gives in each.
 
 mod call;
+mod calm;
 mod check;
 mod deadlines;
 mod deliver;
