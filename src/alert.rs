@@ -1,4 +1,4 @@
-use crate::settings::Role;
+use crate::role::Role;
 
 /// An alert that one end of a connection sent to the other (RFC 8446, section 6), for
 /// [`ContextBuilder::on_alert`](crate::ContextBuilder::on_alert).

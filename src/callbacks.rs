@@ -1,8 +1,6 @@
 use std::fmt;
 use std::io;
 
-use crate::machine::Installed;
-
 /// What to call. Absent ones are `None`.
 ///
 /// Callbacks are called by [`Backend::turn`](crate::Backend::turn) only, with no lock of ours held, never two at once for
@@ -13,10 +11,14 @@ use crate::machine::Installed;
 /// |---|---|
 /// | accept | once in a file's life: when the handshake is done |
 /// | read | with all plaintext that is there, in order |
-/// | write | when the handshake is done and nothing accepted is left unsent; then again only after a write. If sending fails when the close callback has been called, it is called once more: nothing is waiting any more |
-/// | close | exactly once in a file's life: when the connection has ended, after all data |
+/// | write | when the handshake is done and nothing accepted is left unsent, be it sent or lost; then again only after a write. So who pauses reading to wait for room always hears |
+/// | close | exactly once in a file's life: when the connection has ended, after all data; or after our own `close` or `close_clean`, when that has finished or failed, or `abort` |
 ///
 /// One that is set late is told what it missed: the data that waited, the handshake, the end.
+///
+/// Once close has been told and no write callback is owed, all callbacks of the file are dropped, with all they own: two files
+/// whose callbacks own each other, as the two sides of a proxy do, are no leak. What owns its own file without a close
+/// callback is one.
 pub struct Callbacks<F> {
     pub(crate) accept: Option<Accept<F>>,
     pub(crate) read: Option<Read<F>>,
@@ -151,17 +153,5 @@ pub(crate) type Opened<F> = Box<dyn FnOnce(&F, io::Result<()>) + Send>;
 impl<F> Default for Slots<F> {
     fn default() -> Self {
         Slots { accept: Slot::Empty, read: Slot::Empty, write: Slot::Empty, close: Slot::Empty, opened: None }
-    }
-}
-
-impl<F> Slots<F> {
-    pub fn installed(&self) -> Installed {
-        Installed {
-            accept: self.accept.is_set(),
-            read: self.read.is_set(),
-            write: self.write.is_set(),
-            close: self.close.is_set(),
-            opened: self.opened.is_some(),
-        }
     }
 }

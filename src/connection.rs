@@ -9,7 +9,7 @@ use crate::certificate::Certificate;
 use crate::context::Context;
 use crate::engine::{Buffer, PlainText, Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
-use crate::settings::Role;
+use crate::role::Role;
 use crate::version::{Bounds, Version};
 use bounds::Spent;
 
@@ -206,8 +206,12 @@ impl Connection {
         if buf.is_empty() {
             return Ok(0);
         }
-        let mut n = self.plain.read_into(buf);
+        let mut n = if self.plain.is_empty() { 0 } else { self.plain.read_into(buf) };
         while n < buf.len() {
+            // There is something to give, and nothing that could add to it.
+            if n > 0 && self.wire.incoming.is_empty() && self.session.pending() == 0 {
+                break;
+            }
             match self.decrypt(&mut buf[n..]) {
                 Some(more) => n += more,
                 None => break,
@@ -403,7 +407,11 @@ impl Connection {
     }
 
     /// Whether a read would look at something: data, input, an end.
+    #[inline]
     pub(crate) fn has_news(&mut self) -> bool {
+        if self.wire.incoming.is_empty() && self.handshake_done && self.session.pending() == 0 {
+            return !self.plain.is_empty() || self.end.is_some() || self.input_end.is_some();
+        }
         !self.plain.is_empty() || self.end.is_some() || self.input_end.is_some() || self.has_input()
     }
 

@@ -1,3 +1,5 @@
+mod foreign;
+
 use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -8,10 +10,11 @@ use parking_lot::Mutex;
 
 use crate::alert::Alert;
 use crate::certificate::{self, Certificate};
-use crate::engine::{Engine, Library, Session};
+use crate::engine::{Engine, Foreign, Library, Session};
 use crate::error::Error;
 use crate::identity::Identity;
-use crate::settings::{ClientAuth, ClientHello, Hook, OnAlert, PeerCertificates, Role, Settings};
+use crate::role::Role;
+use crate::settings::{ClientAuth, ClientHello, Hook, OnAlert, PeerCertificates, Settings};
 use crate::version::{Bounds, Version};
 
 /// TLS settings shared by any number of connections, on any threads. Cheap to clone.
@@ -76,9 +79,8 @@ impl Context {
         self.inner.broken_roots
     }
 
-    /// Of settings that a library has been told by other means.
-    #[allow(dead_code, reason = "each engine has its own kinds of these")]
-    pub(crate) fn foreign(engine: Engine, library: Box<dyn Library>) -> Context {
+    fn foreign<F: Foreign>(made: F) -> Context {
+        let (engine, library) = (F::ENGINE, made.into_library());
         Context { inner: Arc::new(Inner { engine, settings: Settings::default(), library, broken_roots: 0 }) }
     }
 

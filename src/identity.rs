@@ -186,7 +186,25 @@ mod library {
     }
 
     #[cfg(all(feature = "rustls", not(feature = "native-tls")))]
-    pub(super) use crate::engine::check_pair;
+    pub fn check_pair(material: &super::Material) -> Result<(), String> {
+        #[cfg(feature = "aws-lc-rs")]
+        use rustls::crypto::aws_lc_rs as cryptography;
+        #[cfg(not(feature = "aws-lc-rs"))]
+        use rustls::crypto::ring as cryptography;
+        use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+        use rustls::sign::CertifiedKey;
+
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.clone()));
+        let key = cryptography::default_provider()
+            .key_provider
+            .load_private_key(key)
+            .map_err(|e| format!("the key cannot be read: {e}"))?;
+        let pair = CertifiedKey::new(vec![CertificateDer::from(material.chain[0].der().to_vec())], key);
+        pair.keys_match().map_err(|e| match e {
+            rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_string(),
+            e => format!("the certificate is broken: {e}"),
+        })
+    }
 }
 
 /// Chain and key as PEM, for libraries that want text.

@@ -18,16 +18,20 @@ mod drive;
 mod engine;
 mod error;
 mod file;
+#[cfg(test)]
+mod house;
 mod identity;
+#[cfg(test)]
+mod layers;
 mod listener;
 mod machine;
+mod role;
 #[cfg(all(test, shuttle))]
 mod schedules;
 mod settings;
 mod socket;
 mod stream;
 mod sync;
-#[allow(dead_code, unused_imports, reason = "nothing uses it yet")]
 mod sys;
 mod version;
 
@@ -45,7 +49,8 @@ pub use file::{Handshake, OpenError, PlainFile, ReleaseError, SslFile, SslOption
 pub use identity::Identity;
 pub use listener::{Incoming, SslListener};
 pub use machine::{Interest, State};
-pub use settings::{ClientAuth, ClientHello, PeerCertificates, Role};
+pub use role::Role;
+pub use settings::{ClientAuth, ClientHello, PeerCertificates};
 pub use socket::{Mode, SocketState, SslSocket};
 pub use stream::{Duplex, ReadWrite, Stream};
 pub use version::Version;
@@ -56,6 +61,8 @@ pub mod guide {
     pub mod callbacks {}
     #[doc = include_str!("docs/engines.md")]
     pub mod engines {}
+    #[doc = include_str!("docs/bounds.md")]
+    pub mod bounds {}
     #[doc = include_str!("docs/unexpected_end.md")]
     pub mod unexpected_end {}
     #[doc = include_str!("docs/tcp_stream.md")]

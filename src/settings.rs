@@ -10,15 +10,6 @@ use crate::certificate::Certificate;
 use crate::identity::Identity;
 use crate::version::Bounds;
 
-/// Which end of the handshake a file is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// The end that speaks first.
-    Client,
-    /// The end that must have an [`Identity`].
-    Server,
-}
-
 /// Whether a server asks its clients for a certificate (RFC 8446, section 4.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ClientAuth {

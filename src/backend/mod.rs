@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::io;
-use std::os::fd::RawFd;
 use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
@@ -14,6 +13,7 @@ use std::time::{Duration, Instant};
 use crate::error::Error;
 use crate::sync::thread::{self, ThreadId};
 use crate::sync::{now, thread_local, AtomicUsize, Condvar, Mutex, MutexGuard, Ordering};
+use crate::sys::Descriptor;
 use waiter::{Arrivals, Waiter};
 
 /// An event loop. Clones are handles on the same one; any thread may use any of them.
@@ -51,7 +51,7 @@ pub struct CallOut {
 /// What a backend watches: the event side of a file or of a listener.
 pub(crate) trait Source: Send + Sync {
     /// The descriptors to read from and to write to; open as long as the source lives.
-    fn descriptors(&self) -> Option<(RawFd, RawFd)>;
+    fn descriptors(&self) -> Option<(Descriptor, Descriptor)>;
     /// Does what is due; says how many callbacks were called. Called by one thread at a time.
     fn run(self: Arc<Self>, at: &Place, happened: Happened, scratch: &mut [u8]) -> usize;
     /// The backend is gone, and with it this place; the source may have one elsewhere by now.
@@ -101,6 +101,7 @@ struct State {
     ready: VecDeque<usize>,
     timers: BTreeMap<TimerId, Timer>,
     next_timer: u64,
+    turns: u64,
     /// Who is in a turn.
     turner: Option<ThreadId>,
     stop: bool,
@@ -140,6 +141,8 @@ struct Entry {
     alarm: Option<TimerId>,
     queued: bool,
     running: Option<ThreadId>,
+    /// The last turn in which it was run.
+    ran: u64,
 }
 
 enum Timer {
@@ -245,7 +248,7 @@ impl Backend {
         let mut state = self.inner.state.lock();
         let key = state.next_key;
         state.next_key += 1;
-        let entry = Entry { source, registered: Happened::default(), alarm: None, queued: true, running: None };
+        let entry = Entry { source, registered: Happened::default(), alarm: None, queued: true, running: None, ran: 0 };
         state.sources.insert(key, entry);
         state.ready.push_back(key);
         self.inner.notify(state);
@@ -400,6 +403,19 @@ impl Place {
 }
 
 impl State {
+    /// In this turn.
+    fn has_run(&self, key: usize) -> bool {
+        self.sources.get(&key).is_some_and(|entry| entry.ran == self.turns)
+    }
+
+    /// For the next look at what is ready.
+    fn make_ready(&mut self, key: usize) {
+        if let Some(entry) = self.sources.get_mut(&key).filter(|entry| !entry.queued) {
+            entry.queued = true;
+            self.ready.push_back(key);
+        }
+    }
+
     fn add_timer(&mut self, at: Instant, timer: Timer) -> TimerId {
         let id = (at, self.next_timer);
         self.next_timer += 1;
@@ -443,7 +459,7 @@ impl Inner {
     }
 
     /// Events first, then call-outs, then what is ready without either, or through them. What becomes due meanwhile is for the next
-    /// turn.
+    /// turn: nobody is run once more who has had his turn, but for a second descriptor of his.
     fn dispatch(
         &self,
         happened: &[(usize, Happened)],
@@ -451,7 +467,10 @@ impl Inner {
         panic: &mut Option<Box<dyn Any + Send>>,
     ) -> usize {
         let mut calls = 0;
-        let (at, next_timer) = (now(), self.state.lock().next_timer);
+        let mut state = self.state.lock();
+        state.turns += 1;
+        let (at, next_timer) = (now(), state.next_timer);
+        drop(state);
         for (key, happened) in happened {
             // Two keys a source: its descriptors may be two.
             calls += self.run_source(*key / 2, *happened, scratch, panic);
@@ -470,19 +489,31 @@ impl Inner {
                     if let Some(entry) = state.sources.get_mut(&key) {
                         entry.alarm = None;
                     }
+                    let ran = state.has_run(key);
+                    if ran {
+                        state.make_ready(key);
+                    }
                     drop(state);
-                    calls += self.run_source(key, Happened::default(), scratch, panic);
+                    if !ran {
+                        calls += self.run_source(key, Happened::default(), scratch, panic);
+                    }
                 }
             }
         }
-        let mut state = self.state.lock();
-        let ready = std::mem::take(&mut state.ready);
-        for key in &ready {
-            if let Some(entry) = state.sources.get_mut(key) {
+        let mut locked = self.state.lock();
+        let state = &mut *locked;
+        let mut ready = std::mem::take(&mut state.ready);
+        ready.retain(|&key| {
+            if let Some(entry) = state.sources.get_mut(&key) {
                 entry.queued = false;
             }
-        }
-        drop(state);
+            let ran = state.has_run(key);
+            if ran {
+                state.make_ready(key);
+            }
+            !ran
+        });
+        drop(locked);
         for key in ready {
             calls += self.run_source(key, Happened::default(), scratch, panic);
         }
@@ -497,7 +528,9 @@ impl Inner {
         panic: &mut Option<Box<dyn Any + Send>>,
     ) -> usize {
         let mut state = self.state.lock();
+        let turn = state.turns;
         let Some(entry) = state.sources.get_mut(&key) else { return 0 };
+        entry.ran = turn;
         if happened.disarmed {
             entry.registered = Happened::default();
         }

@@ -5,7 +5,7 @@ use super::{CloseNotify, Connection, Stop};
 use crate::alert::alert_name;
 use crate::engine::Wire;
 use crate::error::{Error, ErrorKind};
-use crate::settings::Role;
+use crate::role::Role;
 use crate::version::Version;
 
 /// Records in a row without data.

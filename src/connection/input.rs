@@ -3,7 +3,7 @@
 use super::{Connection, End};
 use crate::alert::alert_name;
 use crate::error::{Error, ErrorKind};
-use crate::settings::Role;
+use crate::role::Role;
 
 impl Connection {
     /// The input is used up: was that the end of it?

@@ -19,7 +19,17 @@ pub(crate) struct AlertWatch {
 struct Here {
     /// Calls of files that are under way in this thread, one inside the other.
     calls: Cell<usize>,
+    /// Something waits.
+    any: Cell<bool>,
     waiting: RefCell<VecDeque<(Arc<AlertWatch>, Alert)>>,
+}
+
+impl Here {
+    fn next(&self) -> Option<(Arc<AlertWatch>, Alert)> {
+        let next = self.waiting.borrow_mut().pop_front();
+        self.any.set(next.is_some());
+        next
+    }
 }
 
 crate::sync::thread_local! {
@@ -43,9 +53,9 @@ impl Drop for InCall {
     fn drop(&mut self) {
         let left = HERE.try_with(|here| {
             here.calls.set(here.calls.get() - 1);
-            here.calls.get()
+            here.calls.get() == 0 && here.any.get()
         });
-        if left == Ok(0) {
+        if left == Ok(true) {
             tell();
         }
     }
@@ -70,6 +80,7 @@ pub(crate) fn is_in_call() -> bool {
 
 pub(crate) fn put(watch: &Arc<AlertWatch>, alerts: Vec<Alert>) {
     let _ = HERE.try_with(|here| {
+        here.any.set(true);
         here.waiting.borrow_mut().extend(alerts.into_iter().map(|mut alert| {
             alert.peer.clone_from(&watch.peer);
             (watch.clone(), alert)
@@ -79,7 +90,7 @@ pub(crate) fn put(watch: &Arc<AlertWatch>, alerts: Vec<Alert>) {
 
 /// Tells of all that is waiting. Who is told may cause more, and be told of that in between.
 pub(crate) fn tell() {
-    while let Ok(Some((watch, alert))) = HERE.try_with(|here| here.waiting.borrow_mut().pop_front()) {
+    while let Ok(Some((watch, alert))) = HERE.try_with(Here::next) {
         // We are in the middle of things, in whichever thread.
         let _ = catch_unwind(AssertUnwindSafe(|| (watch.on_alert)(&alert)));
     }

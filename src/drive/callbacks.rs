@@ -8,7 +8,7 @@ use std::sync::Arc;
 use super::handle::{Face, Handle};
 use super::{Locked, Real, Shared};
 use crate::callbacks::{Accept, Callbacks, Close, Opened, Read, Slots, Write};
-use crate::machine::Due;
+use crate::machine::{Due, Installed};
 use crate::stream::Transport;
 use crate::sync::thread;
 
@@ -21,6 +21,19 @@ pub(super) enum InHand<F> {
     Close(Option<Close<F>>, io::Result<()>),
     /// To be dropped.
     All(Slots<F>),
+}
+
+impl<F> Slots<F> {
+    /// As the machine is told, which knows no callbacks.
+    fn installed(&self) -> Installed {
+        Installed {
+            accept: self.accept.is_set(),
+            read: self.read.is_set(),
+            write: self.write.is_set(),
+            close: self.close.is_set(),
+            opened: self.opened.is_some(),
+        }
+    }
 }
 
 impl<S: Transport, F> Shared<S, F> {

@@ -33,8 +33,24 @@ impl<S: Transport, F> Shared<S, F> {
         let _call = InCall::begin();
         let mut locked = self.lock();
         let timeout = locked.machine.read_timeout();
-        let call = locked.machine.begin(Kind::Read, caller != Caller::User, timeout, &Real);
-        locked.drive(call, caller == Caller::Briefly, |machine, call| {
+        let mut call = locked.machine.begin(Kind::Read, caller != Caller::User, timeout, &Real);
+        let mut dry = false;
+        while !dry {
+            let n = match caller {
+                Caller::User => locked.machine.read_calmly(|connection| take(connection).unwrap_or(0)),
+                Caller::Wrapper | Caller::Briefly => break,
+            };
+            if n > 0 {
+                locked.machine.leave(&mut call);
+                locked.offer();
+                return Ok(n);
+            }
+            match locked.receive_calmly(&mut call) {
+                None => break,
+                Some(performed) => dry = performed,
+            }
+        }
+        locked.drive(call, caller == Caller::Briefly, dry, |machine, call| {
             machine.poll_read(call, |connection| take(connection).unwrap_or(0), &Real)
         })
     }
@@ -48,8 +64,16 @@ impl<S: Transport, F> Shared<S, F> {
         }
         let mut locked = self.lock();
         let timeout = locked.machine.write_timeout();
-        let call = locked.machine.begin(Kind::Write, caller != Caller::User, timeout, &Real);
-        locked.drive(call, false, |machine, call| machine.poll_write(call, data, &Real))
+        let mut call = locked.machine.begin(Kind::Write, caller != Caller::User, timeout, &Real);
+        if caller == Caller::User {
+            if let Some(job) = locked.machine.write_calmly(&mut call, data, &Real) {
+                locked.perform_for(&mut call, job, Briefly::No);
+                if locked.machine.has_written_calmly(&mut call, data) {
+                    return Ok(data.len());
+                }
+            }
+        }
+        locked.drive(call, false, false, |machine, call| machine.poll_write(call, data, &Real))
     }
 
     /// Joins small pieces, so that they share a record.
@@ -102,8 +126,11 @@ impl<S: Transport, F> Shared<S, F> {
         let _call = InCall::begin();
         let mut locked = self.lock();
         let timeout = timeout(&locked);
+        if kind == Kind::Flush && caller == Caller::User && locked.machine.is_quiet() {
+            return Ok(());
+        }
         let call = locked.machine.begin(kind, caller != Caller::User, timeout, &Real);
-        locked.drive(call, false, |machine, call| machine.poll(call, &Real))
+        locked.drive(call, false, false, |machine, call| machine.poll(call, &Real))
     }
 
     /// Whether data can still be read, after a look, without waiting, for the peer's end.
@@ -249,7 +276,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         if !self.machine.settled() {
             let call = self.machine.begin(Kind::Handshake, true, None, &Real);
             // Errors stay with the machine.
-            let _ = self.drive(call, false, |machine, call| machine.poll(call, &Real));
+            let _ = self.drive(call, false, false, |machine, call| machine.poll(call, &Real));
         }
         self.offer();
     }

@@ -94,7 +94,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         let thread = thread::Builder::new().name("sslfile-drop".to_string()).spawn(move || {
             let mut locked = shared.lock();
             let call = locked.machine.begin(Kind::Close, true, None, &Real);
-            let _ = locked.drive(call, false, |machine, call| machine.poll(call, &Real));
+            let _ = locked.drive(call, false, false, |machine, call| machine.poll(call, &Real));
             drop(locked);
             shared.stream.abandon();
             drop(shared);

@@ -21,10 +21,12 @@ struct Lingerers {
     next: u64,
     /// What the thread turns, while there is one.
     backend: Option<Backend>,
+    /// Whose thread that is.
+    process: u32,
 }
 
 // Locked before any file's lock, never inside one.
-global!(static LINGERERS: Mutex<Lingerers> = Mutex::new(Lingerers { all: VecDeque::new(), next: 0, backend: None }));
+global!(static LINGERERS: Mutex<Lingerers> = Mutex::new(Lingerers { all: VecDeque::new(), next: 0, backend: None, process: 0 }));
 
 trait Lingers: Send + Sync {
     /// Ends at once.
@@ -47,6 +49,9 @@ impl<S: Transport, F: Face<S>> Lingers for Shared<S, F> {
 
 /// Sees to it that somebody goes on with a file that nobody has.
 pub(super) fn adopt<S: Transport, F: Face<S>>(shared: &Arc<Shared<S, F>>) {
+    if std::process::id() != shared.process {
+        return;
+    }
     let mut lingerers = LINGERERS.lock();
     if shared.live_place().is_none() && lingerers.enter(shared).is_none() {
         // No thread, or no descriptor for its poller: then the system does what it can.
@@ -108,6 +113,12 @@ impl Lingerers {
 
     /// Into the backend of the thread, which is started if need be.
     fn enter<S: Transport, F: Face<S>>(&mut self, shared: &Arc<Shared<S, F>>) -> Option<()> {
+        // A forked child has no such thread, and what its parent's looks after is none of its business.
+        if self.backend.is_some() && self.process != std::process::id() {
+            std::mem::forget(self.backend.take());
+            self.all.clear();
+        }
+        self.process = std::process::id();
         let backend = match &self.backend {
             Some(backend) => backend.clone(),
             None => {

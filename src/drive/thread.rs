@@ -29,13 +29,36 @@ impl Accepted for () {
 }
 
 impl<S: Transport, F> Locked<'_, S, F> {
+    /// The short way to receive: nobody else waits for anything, and nothing is to be sent. Says whether there was nothing.
+    #[inline]
+    pub(super) fn receive_calmly(&mut self, call: &mut Call) -> Option<bool> {
+        if !self.parked.is_empty() || !self.shared.busy_poll.is_zero() || self.shared.stream.is_file() {
+            return None;
+        }
+        let job = self.machine.receive_calmly(call)?;
+        Some(matches!(self.perform_for(call, job, Briefly::Slice), Performed::Dry))
+    }
+
+    /// As `perform`; a panic of the stream's goes on behind the end of the call.
+    #[inline]
+    pub(super) fn perform_for(&mut self, call: &mut Call, job: Job, how: Briefly) -> Performed {
+        match self.perform(job, how) {
+            Performed::Panicked(panic) => {
+                self.machine.leave(call);
+                resume_unwind(panic);
+            }
+            performed => performed,
+        }
+    }
+
     /// Takes a call to its end. `briefly`: a call that does not wait may receive for a slice all the same, as a file that wraps
-    /// this one does the waiting.
+    /// this one does the waiting. `dry`: there was nothing to receive just now.
     #[inline]
     pub(super) fn drive<T>(
         &mut self,
         mut call: Call,
         briefly: bool,
+        mut dry: bool,
         mut poll: impl FnMut(&mut Machine, &mut Call) -> Step<T>,
     ) -> io::Result<T>
     where
@@ -47,7 +70,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
         let never = call.patience == Patience::Never;
         let gives_all = self.machine.manner() == Manner::Polled && !self.shared.stream.is_file();
-        let (mut dry, mut known) = (false, false);
+        let mut known = false;
         loop {
             let waits = match poll(&mut self.machine, &mut call) {
                 Step::Done(result) => {
@@ -170,9 +193,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
     /// Does what goes without waiting.
     #[inline]
     pub(super) fn offer(&mut self) {
-        let tries = Tries { receive: false, send: true, offer: true };
-        if self.machine.has_output() || !self.machine.is_calm() {
-            self.do_jobs(tries, usize::MAX);
+        if !self.machine.is_quiet() {
+            self.do_jobs(Tries { receive: false, send: true, offer: true }, usize::MAX);
         }
         // The others began to wait when the file inside had nothing to send.
         if !self.parked.is_empty() && self.shared.stream.is_file() && self.shared.stream.holds_back() {

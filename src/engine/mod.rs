@@ -1,5 +1,5 @@
 //! The TLS libraries. Each is one file that implements [`Library`] (contexts made from settings) and [`Session`]
-//! (one connection); nothing above this folder names a library.
+//! (one connection). Above this folder only `context/foreign.rs` names a library: its types are in public signatures there.
 
 mod alert;
 mod buffer;
@@ -18,16 +18,12 @@ mod wire;
 
 use crate::certificate::Certificate;
 use crate::error::Error;
-use crate::settings::{Role, Settings};
+use crate::role::Role;
+use crate::settings::Settings;
 use crate::version::{Bounds, Version};
 
 pub(crate) use buffer::{Buffer, LARGE};
 pub(crate) use plain_text::PlainText;
-#[cfg(all(
-    feature = "rustls",
-    not(any(feature = "native-tls", all(feature = "openssl", not(any(windows, target_vendor = "apple")))))
-))]
-pub(crate) use rustls::check_pair;
 pub(crate) use wire::Wire;
 
 #[cfg(not(any(feature = "native-tls", feature = "openssl", feature = "rustls")))]
@@ -112,6 +108,12 @@ impl Engine {
 pub(crate) trait Library: Send + Sync {
     /// A session in this role. `server_name`: whom a client expects, already checked for form.
     fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error>;
+}
+
+/// What a user has set a library up with by the library's own means, for one context.
+pub(crate) trait Foreign {
+    const ENGINE: Engine;
+    fn into_library(self) -> Box<dyn Library>;
 }
 
 /// Why an operation of a session did not happen.

@@ -8,12 +8,12 @@ use native_tls::{HandshakeError, MidHandshakeTlsStream, Protocol, TlsAcceptor, T
 use parking_lot::Mutex;
 
 use super::alert::{Report, Verdict};
-use super::{Engine, Library, Session, Stop, Wire};
+use super::{Engine, Foreign, Library, Session, Stop, Wire};
 use crate::certificate::Certificate;
-use crate::context::Context;
 use crate::error::Error;
 use crate::identity::pem_texts;
-use crate::settings::{ClientAuth, Role, Settings};
+use crate::role::Role;
+use crate::settings::{ClientAuth, Settings};
 use crate::version::{Bounds, Version};
 
 /// Where `native-tls` is OpenSSL its acceptor has no TLS 1.3.
@@ -143,40 +143,39 @@ impl Library for Native {
 }
 
 /// Made elsewhere, for one role.
-enum Foreign {
+enum Made {
     Connector(TlsConnector),
     Acceptor(TlsAcceptor),
 }
 
-/// For clients: opening a server is `InvalidInput`. All that the connector was told holds; the name given when a file is
-/// opened is the one it verifies. What is said by [`ContextBuilder`](crate::ContextBuilder) alone is at its default.
-/// Version bounds of a file are `Unsupported`.
-impl From<TlsConnector> for Context {
-    fn from(connector: TlsConnector) -> Context {
-        Context::foreign(Engine::Native, Box::new(Foreign::Connector(connector)))
+impl Foreign for TlsConnector {
+    const ENGINE: Engine = Engine::Native;
+
+    fn into_library(self) -> Box<dyn Library> {
+        Box::new(Made::Connector(self))
     }
 }
 
-/// For servers: opening a client is `InvalidInput`. All that the acceptor was told holds. What is said by
-/// [`ContextBuilder`](crate::ContextBuilder) alone is at its default. Version bounds of a file are `Unsupported`.
-impl From<TlsAcceptor> for Context {
-    fn from(acceptor: TlsAcceptor) -> Context {
-        Context::foreign(Engine::Native, Box::new(Foreign::Acceptor(acceptor)))
+impl Foreign for TlsAcceptor {
+    const ENGINE: Engine = Engine::Native;
+
+    fn into_library(self) -> Box<dyn Library> {
+        Box::new(Made::Acceptor(self))
     }
 }
 
-impl Library for Foreign {
+impl Library for Made {
     fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
         if versions != Bounds::default() {
             return Err(Engine::Native.cannot("version bounds of a file, on a context made elsewhere"));
         }
         let start = match (self, role) {
-            (Foreign::Connector(connector), Role::Client) => Start::Client(connector.clone(), server_name.to_string()),
-            (Foreign::Acceptor(acceptor), Role::Server) => Start::Server(acceptor.clone()),
-            (Foreign::Connector(_), Role::Server) => {
+            (Made::Connector(connector), Role::Client) => Start::Client(connector.clone(), server_name.to_string()),
+            (Made::Acceptor(acceptor), Role::Server) => Start::Server(acceptor.clone()),
+            (Made::Connector(_), Role::Server) => {
                 return Err(Error::invalid_input("a context made from a TlsConnector is for clients only"))
             }
-            (Foreign::Acceptor(_), Role::Client) => {
+            (Made::Acceptor(_), Role::Client) => {
                 return Err(Error::invalid_input("a context made from a TlsAcceptor is for servers only"))
             }
         };

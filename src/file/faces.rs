@@ -1,5 +1,20 @@
 //! What the two faces, [`SslFile`](crate::SslFile) and [`PlainFile`](crate::PlainFile), have in common.
 
+use std::fmt;
+
+use crate::drive::Shared;
+use crate::stream::Transport;
+
+/// For `Debug`, as std's `TcpStream` has it. A stream that was reset does not know its peer any more: that of the beginning
+/// is shown. Takes no lock.
+pub(super) fn show_addresses<S: Transport, F>(out: &mut fmt::DebugStruct<'_, '_>, shared: &Shared<S, F>) {
+    if let Some(local) = shared.stream.local() {
+        out.field("addr", &format_args!("{local}"));
+    }
+    let peer = shared.stream.peer();
+    out.field("peer", &format_args!("{}", peer.as_ref().unwrap_or(&shared.peer)));
+}
+
 /// Modes, time-outs, queued writing, callbacks, `Read` and `Write` for one face.
 macro_rules! events {
     ($file:ident) => {
@@ -60,7 +75,8 @@ macro_rules! events {
 
             /// Queues all of `data` or nothing, in any mode and from the first moment, the time before a handshake
             /// included; sends what goes without waiting. What stays goes with the next call, or by the backend. Takes
-            /// the data if nothing is unsent or if it fits under the send limit.
+            /// the data if nothing is unsent or if it fits under the send limit. Beside a `write` of another thread it goes
+            /// behind that write, in one piece, and is sent by it.
             ///
             /// Errors: `WouldBlock` if it does not fit; those of a write. Never waits.
             pub fn send(&self, data: &[u8]) -> std::io::Result<()> {
@@ -85,7 +101,12 @@ macro_rules! events {
                 self.shared().set_callbacks(callbacks);
             }
 
-            /// Takes all callbacks away. Inside a callback it takes the running one too: it is not put back.
+            /// Takes all callbacks away. Inside a callback it takes the running one too: it is not put back, and not among
+            /// those that are given out. From another thread it waits until the callback at hand has returned, and gives that
+            /// one out too; when it has returned nothing is called any more. So a callback must not wait for a thread that
+            /// does this.
+            ///
+            /// Callbacks need not be taken away to be freed: see [`Callbacks`](crate::Callbacks).
             pub fn take_callbacks(&self) -> crate::Callbacks<$file<S>> {
                 self.shared().take_callbacks()
             }
@@ -106,7 +127,9 @@ macro_rules! events {
             }
 
             /// Stops the backend's reading and the read callback, or lets them go on; direct reads are not concerned. The
-            /// peer is held by its window meanwhile.
+            /// peer is held by its window meanwhile. A reset, or a failure to send, is heard of at once all the same: the
+            /// write callback is called, as nothing is unsent any more, and the close callback, as soon as the data before
+            /// the end has been taken.
             pub fn pause_reading(&self, paused: bool) {
                 self.shared().pause_reading(paused);
             }
@@ -195,6 +218,15 @@ macro_rules! read_and_write {
         }
 
         impl<S: crate::stream::Stream> std::io::Write for $file {
+            /// Blocking: takes all of `buf`, in one piece, and returns when it has been handed to the stream; less only where
+            /// a time-out, an interrupt or a failure came in the middle. Non-blocking: takes what the stream takes, and
+            /// up to the send limit more. `Ok(n)` is n bytes, once; `WouldBlock` and `TimedOut` are none, and the next call
+            /// may bring other data.
+            ///
+            /// Beside a write of another thread: queued behind it, whole, and `Ok` at once if it fits under the send limit;
+            /// else it waits for its turn, in order of asking. What counts of the other write is the chunk it has in hand.
+            /// While it waits it reads ahead, up to 1 MiB, if nobody reads, so that two ends that answer each other with
+            /// big writes get on.
             fn write(&mut self, buf: &[u8]) -> std::io::Result<usize> {
                 self.write_ref(buf)
             }
@@ -203,8 +235,10 @@ macro_rules! read_and_write {
                 self.write_vectored_ref(bufs)
             }
 
-            /// Waits until all that was accepted is handed to the stream, the close_notify of a `shutdown(Write)`
-            /// included.
+            /// Waits until all that was accepted when it was called is handed to the stream: what other threads have
+            /// queued, and the close_notify of a `shutdown(Write)`, included.
+            ///
+            /// Errors: those of a write; `TimedOut` of the write time-out and `WouldBlock` leave what is unsent where it is.
             fn flush(&mut self) -> std::io::Result<()> {
                 self.shared().flush(crate::drive::Caller::User)
             }

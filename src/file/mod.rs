@@ -18,6 +18,7 @@ use std::time::Duration;
 pub use error::{OpenError, ReleaseError};
 pub use options::{Handshake, SslOptions};
 pub use plain::PlainFile;
+pub(crate) use server_address::without_scope;
 pub use server_address::ToServer;
 
 use crate::certificate::Certificate;
@@ -27,7 +28,7 @@ use crate::drive::handle::Handle;
 use crate::drive::Shared;
 use crate::error::Error;
 use crate::machine::State;
-use crate::settings::Role;
+use crate::role::Role;
 use crate::stream::Stream;
 use crate::version::Version;
 
@@ -37,27 +38,42 @@ use crate::version::Version;
 /// Any thread may read and any thread may write, at the same time: `Read` and `Write` are implemented for `SslFile` and
 /// for `&SslFile`, and a thread blocked in a read never delays a write. Several readers (or writers) take turns.
 ///
+/// What one call writes or [sends](SslFile::send) is in one piece at the peer. Small ones beside the big write of another
+/// thread do not wait for it: they are queued behind it, whole, as far as the send limit allows, and never inside it.
+///
 /// The stream stays inside, its descriptor open, until the last handle is dropped or [released](SslFile::release).
-/// Dropping the last handle never blocks: it sends what goes at once, says close_notify, and closes the stream. To be
-/// sure that everything arrives, [`close`](SslFile::close).
 ///
 /// # What the calls give
 ///
-/// | situation | `read` | `write` |
-/// |---|---|---|
-/// | nothing there / no room, blocking | waits | waits |
-/// | the same, non-blocking | `WouldBlock` | `WouldBlock` |
-/// | the time-out has passed | `TimedOut` | `TimedOut`: nothing of this call was accepted |
-/// | the peer has said close_notify | what is left, then `Ok(0)` | goes on |
-/// | the stream was cut | what is left, then `BrokenPipe` | goes on until the stream refuses |
-/// | the stream was reset | what is left, then `ConnectionReset` | the same |
-/// | the handshake has failed, a forged record | what is left, then `InvalidData` | the same error |
-/// | after `shutdown(Read)` / `shutdown(Write)` | `Ok(0)` | `BrokenPipe` |
-/// | after our `close` or `close_clean` | what is left, then `NotConnected` | `NotConnected` |
-/// | [`interrupt`](SslFile::interrupt) while it waits | `Other` | `Other` |
-/// | the stream is wrapped by another file | `ResourceBusy` | `ResourceBusy` |
+#[doc = include_str!("../machine/calls.md")]
 ///
-/// The ends are sticky: each later call says the same. [`Error::of`] finds the cause inside an error.
+/// The ends are sticky: each later call says the same. [`Error::of`] finds the cause inside an error. A stream whose own code
+/// panics has failed in that direction: the panic goes on in the call that met it, and each later call, of other threads
+/// too, gives an error that says so. A process without descriptors, or memory for a wake-up, ends no connection: calls that
+/// wait go on waiting, in slices of 20 ms.
+///
+/// # How it ends
+///
+/// | | what it does | waits |
+/// |---|---|---|
+/// | [`shutdown(Write)`](SslFile::shutdown) | close_notify behind what was accepted; reading goes on | never |
+/// | [`close`](SslFile::close) | the same, and the whole connection ends; loses nothing to a peer that reads | for the peer to take it, then for its end: the close time-out each |
+/// | [`close_clean`](SslFile::close_clean) | both ends say close_notify, and the stream goes on in plain | for the peer's close_notify |
+/// | [`abort`](SslFile::abort) | a cut: no close_notify, and what is unsent is lost | never |
+/// | dropping the last handle | as `close`, in the background | never |
+///
+/// A drop sends what goes at once, says close_notify, half-closes, and reads away what has come. If something may still be on
+/// its way then (something is unsent, or the system says that the peer has not acknowledged all of it), the stream lingers:
+/// its backend, or else one thread of the process, which is started for the first such stream and ends with the last, sends
+/// the rest and reads away what comes, until the peer's end, or until the peer has taken nothing for the close time-out.
+/// 1,024 streams linger at the most; the oldest goes first. What is on its way when the process ends is the system's, and
+/// is told to nobody: to be sure, and to hear of a failure, `close`.
+///
+/// With a backend it is the backend that lingers, so it has to be turned (or to go, which leaves its streams to the thread).
+/// Dropped while its thread unwinds from a panic, a file ends as by `abort`: nobody must take half an answer for a whole
+/// one. A forked child that drops a file says nothing on it: the connection is its parent's. A drop calls no callback.
+///
+/// What a peer can make a file cost has [bounds](crate::guide::bounds).
 ///
 /// # Example
 ///
@@ -82,7 +98,7 @@ impl<S: Stream> fmt::Debug for SslFile<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut out = f.debug_struct("SslFile");
         out.field("role", &self.role()).field("state", &self.state());
-        out.field("peer", &self.shared().peer);
+        faces::show_addresses(&mut out, self.shared());
         out.field("server_name", &self.server_name()).finish_non_exhaustive()
     }
 }
@@ -161,15 +177,17 @@ impl<S: Stream> SslFile<S> {
     /// Ends the connection, for all handles, and nothing accepted is lost: sends all that was accepted and close_notify,
     /// half-closes the stream, and then reads away what comes until the peer's end. Again: `Ok`.
     ///
-    /// Waits for the sending as long as it gets on, at most the close time-out (default 1 s) without progress; then for
-    /// the peer's end, at most the close time-out. That the peer stays silent is no error. On a stream without a
+    /// Waits for the sending as long as the peer takes something, at most the close time-out (default 1 s) without that,
+    /// whatever the peer sends meanwhile; then for the peer's end, at most the close time-out (zero: not at all). That the
+    /// peer stays silent is no error. On a stream without a
     /// descriptor it waits for the sending, however long, and does not read. Waiting calls of other threads return
     /// `NotConnected`. While a peer stays silent and a handle lives, only our direction of the stream is ended: the system
     /// would answer what comes late (session tickets, say) with a reset, which can cost the peer data.
     ///
     /// Errors: `TimedOut`: something accepted was lost, as the peer takes nothing; `BrokenPipe`, `ConnectionReset`: the
-    /// same, as the peer has gone. The connection is ended all the same. Non-blocking: `WouldBlock` until a later call
-    /// finds it done; `state` is `Closing`.
+    /// same, as the peer has gone. The connection is ended all the same. Non-blocking, with a backend: `Ok` at once; what goes
+    /// without waiting has gone, `state` is `Closing`, the backend does the rest and tells the close callback. Without one:
+    /// `WouldBlock` until a later call finds it done.
     ///
     /// After Pike's `close`, which loses what was not sent.
     pub fn close(&self) -> io::Result<()> {
@@ -187,11 +205,13 @@ impl<S: Stream> SslFile<S> {
     }
 
     /// Exchanges close_notify with the peer, whoever says it first, and leaves the stream open and plain, for
-    /// [`release`](SslFile::release). Plaintext that still comes can be read, by other threads meanwhile and by all
-    /// afterwards; up to 16 MiB are kept for that.
+    /// [`release`](SslFile::release). Plaintext that still comes can be read: reads beside it, and after it, give what is
+    /// left and then `Ok(0)`. At most 16 MiB are kept for them; beyond that the peer is held by its window, and the call
+    /// waits for readers.
     ///
-    /// Waits as a read does. Errors: `TimedOut`: may be called again. `WouldBlock`: non-blocking, call again when the
-    /// stream is ready; or 16 MiB wait to be read first. `BrokenPipe`: cut before the peer's close_notify.
+    /// Waits as a read does, at most the read time-out. Errors: `TimedOut`: may be called again. `WouldBlock`: non-blocking,
+    /// call again when the stream is ready; or 16 MiB wait to be read first. `BrokenPipe`: cut before the peer's
+    /// close_notify. With a backend, non-blocking: `Ok` at once, and the close callback is told what came of it.
     ///
     /// Pike's `close(0, 1)`.
     pub fn close_clean(&self) -> io::Result<()> {
@@ -246,8 +266,9 @@ impl<S: Stream> SslFile<S> {
     }
 
     /// Makes calls that are waiting, on any handle, return `Other` with [`ErrorKind::Interrupted`](crate::ErrorKind) as
-    /// the cause. Nothing is lost and the file can be used as before. With nobody waiting it does nothing. Never waits;
-    /// a call that has just begun to wait may take some 20 ms to return. Streams without a descriptor can't be
+    /// the cause: never `Interrupted`, which std's loops retry. Nothing is lost and the file can be used as before; a write that
+    /// has had some of its data accepted says how much instead. With nobody waiting it does nothing. Never waits;
+    /// a call that has just begun to wait may take some 20 ms to return, as does any where the process has no descriptors. Streams without a descriptor can't be
     /// interrupted while they block.
     pub fn interrupt(&self) {
         self.shared().interrupt();

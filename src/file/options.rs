@@ -14,8 +14,9 @@ use crate::drive::handle::{Face, Handle};
 use crate::drive::Shared;
 use crate::error::Error;
 use crate::machine::{Machine, Setup, CLOSE_TIMEOUT};
-use crate::settings::Role;
+use crate::role::Role;
 use crate::stream::{Inherited, Stream};
+use crate::sys::MUST_BE_SILENCED;
 use crate::version::{Bounds, Version};
 
 /// When a file shakes hands.
@@ -246,9 +247,7 @@ impl SslOptions {
             return Err(Error::invalid_input("options need client(name) or server()").into());
         };
         let connection = Connection::open(context, role, &self.server_name, self.versions)?;
-        // Apple's sockets must be told not to send SIGPIPE.
-        let is_told = cfg!(not(target_vendor = "apple"));
-        let inherited = if self.fresh && is_told { Inherited::default() } else { stream.take_over()? };
+        let inherited = if self.fresh && !MUST_BE_SILENCED { Inherited::default() } else { stream.take_over()? };
         Ok((connection, inherited))
     }
 

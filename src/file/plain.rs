@@ -135,6 +135,8 @@ faces::events!(PlainFile);
 
 impl<S: Stream> fmt::Debug for PlainFile<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PlainFile").field("peer", &self.shared().peer).finish_non_exhaustive()
+        let mut out = f.debug_struct("PlainFile");
+        faces::show_addresses(&mut out, self.shared());
+        out.finish_non_exhaustive()
     }
 }

@@ -9,9 +9,7 @@ use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::event::{poll, PollFd, PollFlags, Timespec};
-
-use super::passing::{passes, Passes};
+use crate::sys::{self, passes, Passes};
 
 /// What the system has begun is given so long to be done: a round trip on this machine, and in its neighbourhood.
 const HALF_MADE: Duration = Duration::from_millis(1);
@@ -22,21 +20,20 @@ const MOST: usize = 4096;
 ///
 /// The error is one of `accept` that leaves the queue as it is. What was taken before has been given to `take`.
 pub(super) fn empty(listener: &TcpListener, mut take: impl FnMut(TcpStream, SocketAddr)) -> io::Result<()> {
-    let filtered = filter::no_more(listener);
+    let filtered = sys::admit_no_more(listener);
     let until = Instant::now() + HALF_MADE;
     let mut taken = 0;
     while filtered || taken < MOST {
         match listener.accept() {
             Ok((stream, addr)) => {
                 if filtered {
-                    // It has inherited that.
-                    filter::remove(&stream);
+                    sys::lift(&stream);
                 }
                 taken += 1;
                 take(stream, addr);
             }
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
-                if !filtered || !arrives(listener, until) {
+                if !filtered || !sys::arrives(listener, until.saturating_duration_since(Instant::now())) {
                     return Ok(());
                 }
             }
@@ -45,51 +42,6 @@ pub(super) fn empty(listener: &TcpListener, mut take: impl FnMut(TcpStream, Sock
         }
     }
     Ok(())
-}
-
-/// Whether another connection comes until then.
-fn arrives(listener: &TcpListener, until: Instant) -> bool {
-    let left = until.saturating_duration_since(Instant::now());
-    let left = Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos() as _ };
-    poll(&mut [PollFd::new(listener, PollFlags::IN)], Some(&left)).is_ok_and(|ready| ready > 0)
-}
-
-#[cfg(any(target_os = "linux", target_os = "android"))]
-mod filter {
-    use std::net::{TcpListener, TcpStream};
-
-    use socket2::{SockFilter, SockRef};
-
-    /// In the system's language for packet filters (`linux/filter.h`), which sees the TCP header: 0 drops a packet.
-    const NO_SYN: [SockFilter; 5] = [
-        // The flags: load a byte, keep SYN and ACK of it.
-        SockFilter::new(0x30, 0, 0, 13),
-        SockFilter::new(0x54, 0, 0, 0x12),
-        // SYN alone begins a connection.
-        SockFilter::new(0x15, 0, 1, 0x02),
-        SockFilter::new(0x06, 0, 0, 0),
-        SockFilter::new(0x06, 0, 0, u32::MAX),
-    ];
-
-    /// Whether no new connection will be begun from here on. Where the system does not let us, it goes without.
-    pub fn no_more(listener: &TcpListener) -> bool {
-        SockRef::from(listener).attach_filter(&NO_SYN).is_ok()
-    }
-
-    pub fn remove(stream: &TcpStream) {
-        let _ = SockRef::from(stream).detach_filter();
-    }
-}
-
-#[cfg(not(any(target_os = "linux", target_os = "android")))]
-mod filter {
-    use std::net::{TcpListener, TcpStream};
-
-    pub fn no_more(_: &TcpListener) -> bool {
-        false
-    }
-
-    pub fn remove(_: &TcpStream) {}
 }
 
 #[cfg(test)]

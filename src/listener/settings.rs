@@ -4,11 +4,10 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
-use rustix::net::{recv, RecvFlags};
-
 use crate::backend::Place;
 use crate::context::Context;
 use crate::file::SslFile;
+use crate::sys::has_said_something;
 
 /// Under a lock that is taken before a file's, and before the callbacks'. No file is dropped while it is held, and no handle
 /// on a backend.
@@ -131,8 +130,8 @@ impl Settings {
     /// Who has to give way, to be dropped without the lock.
     pub fn take_silent(&mut self) -> Option<Pending> {
         while let Some((id, _)) = self.oldest_silent().filter(|(_, since)| since.elapsed() >= SILENCE) {
-            let peek = |file: &SslFile| recv(file.get_ref(), &mut [0; 1], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-            if !self.pending.get(&id).is_some_and(|pending| peek(&pending.file).is_ok_and(|(n, _)| n > 0)) {
+            let speaks = |file: &SslFile| has_said_something(file.get_ref());
+            if !self.pending.get(&id).is_some_and(|pending| speaks(&pending.file)) {
                 return self.remove(id);
             }
             // It has come while the backend was busy elsewhere.

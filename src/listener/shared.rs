@@ -2,7 +2,6 @@
 
 use std::io;
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -10,13 +9,14 @@ use parking_lot::{Condvar, Mutex};
 use socket2::SockRef;
 
 use super::callbacks::ListenerCallbacks;
-use super::passing::{self, passes, Passes};
+use super::passing;
 use super::queue;
 use super::settings::{Pending, Phase, Settings, FAIR_SHARE, REST, SILENCE};
 use crate::backend::{Backend, Happened, Place, Source};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::file::{Handshake, SslFile, SslOptions};
+use crate::sys::{descriptor, passes, Descriptor, Passes};
 
 pub(super) struct Shared {
     pub listener: TcpListener,
@@ -359,8 +359,8 @@ impl Shared {
 }
 
 impl Source for Shared {
-    fn descriptors(&self) -> Option<(RawFd, RawFd)> {
-        let fd = self.listener.as_raw_fd();
+    fn descriptors(&self) -> Option<(Descriptor, Descriptor)> {
+        let fd = descriptor(&self.listener);
         Some((fd, fd))
     }
 

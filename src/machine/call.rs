@@ -111,7 +111,7 @@ impl Machine {
 
     /// The call is over: it is counted no more, and leaves the queue of writers.
     #[inline]
-    pub(super) fn leave(&mut self, call: &mut Call) {
+    pub fn leave(&mut self, call: &mut Call) {
         if call.waits {
             call.waits = false;
             self.waiting -= 1;
@@ -132,7 +132,7 @@ impl Machine {
 
     /// The call ends, unless it may wait.
     pub(super) fn wait<T>(&mut self, call: &mut Call, mut waits: Waits, clock: &impl Clock) -> Step<T> {
-        if call.interrupts != self.interrupts {
+        if self.is_interrupted(call) {
             return self.done(call, Err(interrupted()));
         }
         match call.patience {
@@ -146,14 +146,26 @@ impl Machine {
             }
             Patience::Never => {}
         }
-        if !call.waits && call.patience != Patience::Never {
-            call.waits = true;
+        if call.patience != Patience::Never {
+            self.count(call);
+        }
+        Step::Wait(waits)
+    }
+
+    /// It waits, and is counted, once.
+    #[inline]
+    pub(super) fn count(&mut self, call: &mut Call) {
+        if !std::mem::replace(&mut call.waits, true) {
             self.waiting += 1;
             if call.kind == Kind::Read {
                 self.receive.readers += 1;
             }
         }
-        Step::Wait(waits)
+    }
+
+    #[inline]
+    pub(super) fn is_interrupted(&self, call: &Call) -> bool {
+        call.interrupts != self.interrupts
     }
 
     #[inline]

@@ -1,14 +1,17 @@
 //! What holds after every step: checked in debug builds whenever the file's lock is given up, and in the simulated world.
 
-use super::ending::End;
 use super::read::AHEAD_OF_CLEAN_CLOSE;
-use super::send::{After, OurEnd};
+use super::send::After;
+use super::state::{Drawn, End, OurEnd};
 use super::Machine;
 
 /// One receive, and the rest of a record that was there.
 const ONE_RECEIVE: usize = 300 * 1024;
 /// What TLS owes by itself at most, and the answers to one record more.
 const ANSWERS: usize = 8 * 1024;
+
+#[cfg(any(test, debug_assertions))]
+const AS_DRAWN: &str = "states follow each other as they are drawn";
 
 type Invariant = (&'static str, fn(&Machine) -> bool);
 
@@ -65,7 +68,45 @@ const INVARIANTS: [Invariant; 15] = [
 
 impl Machine {
     /// The first of them that does not hold.
+    #[cfg(any(test, debug_assertions))]
     pub fn broken_invariant(&self) -> Option<&'static str> {
+        let (before, now) = (self.seen.replace(self.state()), self.state());
+        if before != now && !before.leads_to(now) {
+            return Some(AS_DRAWN);
+        }
         INVARIANTS.iter().find(|(_, holds)| !holds(self)).map(|(what, _)| *what)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_modules_page_has_a_line_for_each() {
+        let (_, table) = include_str!("mod.rs").split_once("//! | always | that is |\n").expect("the table");
+        let rows = table.lines().skip(1).take_while(|line| line.starts_with("//! |"));
+        let rows: Vec<_> = rows.map(|row| row.split('|').nth(1).expect("a column").trim()).collect();
+        let checked: Vec<_> = [AS_DRAWN].into_iter().chain(INVARIANTS.map(|(what, _)| what)).collect();
+        assert_eq!(rows, checked);
+    }
+
+    #[test]
+    fn the_methods_of_the_modules_page_exist() {
+        let page = include_str!("mod.rs");
+        let (_, table) = page.split_once("//! | kind | methods |").expect("the table");
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src/machine");
+        let files = std::fs::read_dir(folder).expect("the sources").flatten();
+        let sources: String = files.filter_map(|file| std::fs::read_to_string(file.path()).ok()).collect();
+        let mut named = 0;
+        for row in table.lines().skip(2).take_while(|line| line.starts_with("//! |")) {
+            let methods = row.split('|').nth(2).expect("methods").split('`').skip(1).step_by(2);
+            for method in methods.filter(|method| *method != "Done") {
+                let is_there = ["(", "<"].iter().any(|open| sources.contains(&format!("pub fn {method}{open}")));
+                assert!(is_there, "no method {method}");
+                named += 1;
+            }
+        }
+        assert!(named > 30, "{named} methods");
     }
 }

@@ -13,7 +13,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::ending::End;
+use super::state::End;
 use super::{Clock, Machine};
 use crate::error::{Error, ErrorKind};
 

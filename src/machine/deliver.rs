@@ -1,9 +1,8 @@
 //! What callbacks are to be told, in which order: accept, read, write, close.
 
-use super::ending::End;
 use super::read::AHEAD;
 use super::send::After;
-use super::state::Interest;
+use super::state::{End, Interest};
 use super::{Clock, Machine};
 use crate::error::Error;
 
@@ -237,7 +236,7 @@ impl Machine {
     fn has_reached_end(&self) -> bool {
         match self.end.state {
             _ if self.outcome.own.is_some() => true,
-            End::Not if self.receive.shut && self.send.end == super::send::OurEnd::HalfClosed => true,
+            End::Not if self.receive.shut && self.send.end == super::state::OurEnd::HalfClosed => true,
             End::Not => self.settled() && self.tls.is_read_to_end(),
             _ => false,
         }

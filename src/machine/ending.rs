@@ -1,51 +1,16 @@
-//! Our own end of the connection: `shutdown(Write)` is the sender's, the rest is here.
-//!
-//! ```text
-//!            close              all handed over,            the peer's end, or the
-//!   Not ───────────────▶ Flush ─────────────────▶ Drain ──────────────────────────▶ Over
-//!    │                    │  ▲   half-closed              close time-out            ▲ ▲
-//!    │                    │  │ close                                               │ │
-//!    │                    └──┼── a failure, or nothing taken for the time-out ──────┘ │
-//!    │   close_clean         │                                                        │
-//!    ├───────────────▶ Clean ┴──▶ Cleaned   both close_notifies, the stream given back │
-//!    └──────────────────────────────────────────────────────────────────── abort ──────┘
-//! ```
+//! Our own end of the connection: `shutdown(Write)` is the sender's, the rest is here. `state` has the picture.
 
 use std::time::{Duration, Instant};
 
 use super::call::{timed_out, Call, Step, Waits};
 use super::outcome::{not_open, taken};
 use super::read::AHEAD_OF_CLEAN_CLOSE;
-use super::send::OurEnd;
+use super::state::{Drawn, End, OurEnd};
 use super::{Clock, Machine};
 use crate::error::{Error, ErrorKind};
 
 /// The default of `SslOptions::close_timeout`.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Where our own end stands. Moved in this file and by `given_back` only.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    Not,
-    /// `close_clean` is under way, or has been broken off.
-    Clean {
-        since: Instant,
-    },
-    /// The stream is open, plain, and not ours any more.
-    Cleaned,
-    /// `close`, or the last handle: what was accepted is being sent. `progress`: when the peer last took something.
-    Flush {
-        progress: Instant,
-    },
-    /// Our end is said; what the peer still sends is read away, or the system would answer it with a reset, which can cost
-    /// the peer what it has not read yet.
-    Drain {
-        until: Instant,
-    },
-    Over {
-        aborted: bool,
-    },
-}
 
 /// The system tells nobody that all has been acknowledged: it is asked now and then.
 #[derive(Clone, Copy, Debug)]
@@ -120,7 +85,7 @@ impl Machine {
     /// `close` begins.
     pub fn begin_close(&mut self, clock: &impl Clock) {
         if matches!(self.end.state, End::Not | End::Clean { .. }) && !self.lend.is_leaving() {
-            self.end.state = End::Flush { progress: clock.now() };
+            self.end.state.move_to(End::Flush { progress: clock.now() });
             self.outcome.own = None;
             self.send.ask_end();
             self.stir.state = true;
@@ -137,7 +102,7 @@ impl Machine {
     /// `close_clean` begins, or goes on. What has been asked of a backend has the read time-out.
     pub fn begin_clean(&mut self, clock: &impl Clock) {
         if matches!(self.end.state, End::Not | End::Clean { .. }) {
-            self.end.state = End::Clean { since: clock.now() };
+            self.end.state.move_to(End::Clean { since: clock.now() });
             self.outcome.own = None;
             self.send.ask_end();
             self.stir.state = true;
@@ -154,7 +119,7 @@ impl Machine {
         self.drop_output();
         let error = Error::new(ErrorKind::NotOpen, "this end has aborted the connection");
         self.outcome.own = Some(Err(error));
-        self.end.state = End::Over { aborted: true };
+        self.end.state.move_to(End::Over { aborted: true });
         self.end_stream();
         self.stir.state = true;
     }
@@ -257,7 +222,7 @@ impl Machine {
         let drains = self.can_try() && !time.is_zero() && !self.lend.is_returned();
         match clock.now().checked_add(time).filter(|_| drains) {
             Some(until) => {
-                self.end.state = End::Drain { until };
+                self.end.state.move_to(End::Drain { until });
                 self.stir.state = true;
                 self.step_end(clock);
             }
@@ -287,7 +252,7 @@ impl Machine {
             self.end_stream();
         }
         self.outcome.own = Some(result);
-        self.end.state = End::Over { aborted: false };
+        self.end.state.move_to(End::Over { aborted: false });
         self.stir.state = true;
     }
 

@@ -1,15 +1,15 @@
 //! Pieces of I/O, each with the right to do it.
 
-use super::ending::End;
 use super::lending::Lending;
-use super::send::{After, OurEnd};
+use super::send::After;
+use super::state::{Drawn, End, OurEnd};
 use super::{Clock, Machine, Manner};
 use crate::engine::Buffer;
 use crate::error::{Error, ErrorKind};
 
 /// The right to receive from the stream. One at a time; to be given back.
 #[derive(Debug)]
-pub(crate) struct ReceiveLease(());
+pub(crate) struct ReceiveLease(pub(super) ());
 
 /// The right to send to the stream. One at a time, so that wire order is encryption order; to be given back.
 #[derive(Debug)]
@@ -134,7 +134,8 @@ impl Machine {
         }
     }
 
-    fn take_flight(&mut self) -> Job {
+    #[inline]
+    pub(super) fn take_flight(&mut self) -> Job {
         let lease = self.lend_sending();
         if self.send.flight.is_empty() {
             let flight = self.tls.take_output();
@@ -180,7 +181,7 @@ impl Machine {
         (self.receive.lent, self.send.lent) = (false, false);
         self.lend.returned(leftover);
         if matches!(self.end.state, End::Clean { .. }) && self.clean_failure().is_none() {
-            self.end.state = End::Cleaned;
+            self.end.state.move_to(End::Cleaned);
             self.outcome.own = Some(Ok(()));
         }
         self.stir.state = true;
@@ -199,7 +200,7 @@ impl Machine {
             Which::Send => {
                 self.send.lent = false;
                 if self.send.end == OurEnd::Asked {
-                    self.send.end = OurEnd::HalfClosed;
+                    self.send.end.move_to(OurEnd::HalfClosed);
                 }
                 self.fail_sending(error("sending"));
             }

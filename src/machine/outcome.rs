@@ -1,23 +1,10 @@
-//! How it ended: who ended it, why, and what it cost; and from that what each call is told.
+//! How it ended: who ended it, why, and what it cost; and from that what each call is told (`world::calls` walks the table).
 //!
-//! | state | read | write |
-//! |---|---|---|
-//! | handshaking | waits for the handshake | waits for the handshake |
-//! | open | data, or waits | accepts |
-//! | the peer has said close_notify | what is left, then `Ok(0)` | accepts |
-//! | cut, reset | what is left, then `BrokenPipe`, `ConnectionReset` | accepts, until the stream refuses: then that error |
-//! | failed | what is left, then the failure | the failure |
-//! | `shutdown(Read)` | `Ok(0)` | accepts |
-//! | `shutdown(Write)`, `close_clean` under way | as before | `BrokenPipe` |
-//! | `close_clean` has succeeded | what is left, then `Ok(0)` | `NotConnected` |
-//! | `close` under way, or over | what is left, then `NotConnected` | `NotConnected` |
-//! | `abort` | `NotConnected` | `NotConnected` |
-//! | lent to a file that wraps this one | `ResourceBusy` | `ResourceBusy` |
+#![doc = include_str!("calls.md")]
 
 use std::io;
 
-use super::ending::End;
-use super::state::State;
+use super::state::{End, State};
 use super::Machine;
 use crate::connection::write_shut_down;
 use crate::error::{Error, ErrorKind};

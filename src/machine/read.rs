@@ -1,9 +1,9 @@
 //! Receiving, and the calls that read.
 
 use super::call::{Call, Step, Waits};
-use super::ending::End;
 use super::job::{ReceiveLease, Received};
 use super::outcome::taken;
+use super::state::End;
 use super::{Clock, Machine, Manner};
 use crate::connection::Connection;
 

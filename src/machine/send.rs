@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use super::ending::End;
 use super::job::{SendLease, Sent};
+use super::state::{Drawn, End, OurEnd};
 use super::{Clock, Machine};
 use crate::engine::Buffer;
 use crate::error::Error;
@@ -20,15 +20,6 @@ pub(crate) enum After {
     Flush,
     /// It is a file itself, and could not send on yet what it has taken.
     Push,
-}
-
-/// Our direction of the stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum OurEnd {
-    Open,
-    /// `shutdown(Write)`, or one of the ends that imply it: close_notify and the half-close follow all accepted data.
-    Asked,
-    HalfClosed,
 }
 
 pub(super) struct Sending {
@@ -97,7 +88,7 @@ impl Sending {
 
     pub fn ask_end(&mut self) {
         if self.end == OurEnd::Open {
-            self.end = OurEnd::Asked;
+            self.end.move_to(OurEnd::Asked);
         }
     }
 
@@ -317,7 +308,7 @@ impl Machine {
     /// Our direction of the stream has been ended.
     pub fn half_closed(&mut self, _: SendLease, clock: &impl Clock) {
         self.send.lent = false;
-        self.send.end = OurEnd::HalfClosed;
+        self.send.end.move_to(OurEnd::HalfClosed);
         self.send.drained += 1;
         (self.stir.state, self.stir.drained) = (true, true);
         self.look(clock);

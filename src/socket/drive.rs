@@ -2,7 +2,6 @@
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::os::fd::{AsRawFd, RawFd};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -14,6 +13,7 @@ use crate::backend::{Happened, Place, Source};
 use crate::callbacks::Callbacks;
 use crate::error::{Error, ErrorKind};
 use crate::file::{Handshake, PlainFile};
+use crate::sys::{descriptor, is_in_progress, Descriptor};
 
 impl Inner {
     /// Has the handlers called at the next turn for what has happened.
@@ -124,11 +124,11 @@ impl Inner {
         socket.set_nonblocking(true)?;
         match socket.connect(&addr.into()) {
             Ok(()) => {}
-            Err(e) if e.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
+            Err(e) if is_in_progress(&e) => {}
             Err(e) => return Err(e),
         }
         let connecting = Arc::new(Connecting {
-            fd: socket.as_raw_fd(),
+            fd: descriptor(&socket),
             stream: Mutex::new(Some(socket.into())),
             owner: Arc::downgrade(self),
             generation,
@@ -472,14 +472,14 @@ fn current(weak: &Weak<Inner>, generation: u64) -> Option<Arc<Inner>> {
 
 /// A TCP connection that is being made.
 pub(super) struct Connecting {
-    fd: RawFd,
+    fd: Descriptor,
     stream: Mutex<Option<TcpStream>>,
     owner: Weak<Inner>,
     generation: u64,
 }
 
 impl Source for Connecting {
-    fn descriptors(&self) -> Option<(RawFd, RawFd)> {
+    fn descriptors(&self) -> Option<(Descriptor, Descriptor)> {
         Some((self.fd, self.fd))
     }
 
@@ -516,8 +516,8 @@ struct Behind {
 }
 
 impl Source for Behind {
-    fn descriptors(&self) -> Option<(RawFd, RawFd)> {
-        let fd = self.stream.as_raw_fd();
+    fn descriptors(&self) -> Option<(Descriptor, Descriptor)> {
+        let fd = descriptor(&self.stream);
         Some((fd, fd))
     }
 

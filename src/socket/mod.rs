@@ -14,7 +14,7 @@ use crate::backend::{Backend, CallOut, Place};
 use crate::callbacks::Slot;
 use crate::context::Context;
 use crate::error::{Error, ErrorKind};
-use crate::file::{PlainFile, SslFile, SslOptions};
+use crate::file::{without_scope, PlainFile, SslFile, SslOptions};
 
 /// What an [`SslSocket`] speaks. Set as soon as encryption is asked for, before the handshake is done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -222,11 +222,13 @@ impl SslSocket {
         self.begin(host, port, None)
     }
 
-    /// As `connect`, then encrypts as a client of `host`; the time-out is for the handshake too.
+    /// As `connect`, then encrypts as a client of `host`; the time-out is for the handshake too. The certificate must be for
+    /// `host`, without the link of an address of the link ("fe80::1%eth0").
     ///
     /// Errors: those of `connect`; `InvalidInput` for a host that can't be a server's name.
     pub fn connect_encrypted(&self, host: &str, port: u16, context: &Context) -> io::Result<()> {
-        let start = Start { context: context.clone(), server_name: Some(host.to_string()) };
+        let start =
+            Start { context: context.clone(), server_name: Some(without_scope(without_brackets(host)).to_string()) };
         start.check()?;
         self.begin(host, port, Some(start))
     }
@@ -469,7 +471,7 @@ impl SslSocket {
         }
         self.inner.schedule(&mut state);
         drop(state);
-        let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host).to_string();
+        let bare = without_brackets(host).to_string();
         // The system's look-up blocks, and nothing can break it off.
         let looked_up = thread::Builder::new().name("sslfile-lookup".to_string()).spawn(move || {
             let found = (bare.as_str(), port).to_socket_addrs().map(|addrs| addrs.collect::<Vec<_>>());
@@ -555,6 +557,11 @@ impl State {
     fn must_queue(&self) -> bool {
         self.plain.is_none() || self.start.is_some() || self.stopping
     }
+}
+
+/// An IPv6 address may be written as in a URL.
+fn without_brackets(host: &str) -> &str {
+    host.strip_prefix('[').and_then(|h| h.strip_suffix(']')).unwrap_or(host)
 }
 
 fn not_connected() -> io::Error {

@@ -9,10 +9,13 @@
 //! | [`try_recv`], [`try_send`] | never wait: `WouldBlock`; no SIGPIPE | `MSG_DONTWAIT`, `MSG_NOSIGNAL` | has no such flags: the socket is non-blocking while a file has it |
 //! | [`bound_receives`], [`recv_for_slice`] | a receive that ends within [`SLICE`], data or not; a short cut for a `wait` and a `try_recv`, which a platform may also do instead | `SO_RCVTIMEO` | the two calls |
 //! | [`is_nonblocking`] | what a stream was set to | `fcntl` | can't be asked: `false` |
-//! | [`silence`] | no signal for a broken connection | Apple's `SO_NOSIGPIPE`, else nothing | nothing |
+//! | [`silence`], [`MUST_BE_SILENCED`] | no signal for a broken connection | Apple's `SO_NOSIGPIPE`, else nothing | nothing, `false` |
 //! | [`timeouts`], [`restore_timeout`], [`take_error`] | options of the socket | socket2 | socket2 |
 //! | [`unacknowledged`] | a number if it can be had, else `None` | Linux: `SIOCOUTQ` | `None` |
 //! | [`Flags`], [`descriptor_of`], [`duplicate`] | halves that are not sockets | `fcntl` | pipes can't be polled: `descriptor_of` is `None` |
+//! | [`is_in_progress`], [`passes`] | what an error of `connect` or `accept` means | errno | other numbers |
+//! | [`arrives`], [`has_said_something`] | a look at a listener, and at a connection that was just made | `poll`, `MSG_PEEK` | the same |
+//! | [`admit_no_more`], [`lift`] | see `listener::queue`; `false`: can't be done | Linux: a packet filter | `false` |
 //!
 //! What a `wait` must keep:
 //!
@@ -70,6 +73,17 @@ pub enum Woken {
     /// The doorbell, or a signal.
     Rung,
     TimedOut,
+}
+
+/// What to do about an error of `accept`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Passes {
+    /// It was about one connection, which is gone.
+    AtOnce,
+    /// The system is out of something: try again in a while.
+    Later,
+    /// It is about the listener.
+    Never,
 }
 
 /// Tries again and again, without sleeping, an operation that gives `WouldBlock` by itself. `None`: the time is over,

@@ -4,6 +4,7 @@
 
 mod bounds;
 mod callbacks;
+mod costs;
 mod drops;
 mod ends;
 mod evil;

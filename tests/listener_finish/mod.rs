@@ -101,7 +101,7 @@ fn what_is_in_the_queue_is_served_beyond_the_limit_and_nothing_behind_it() {
 fn handshakes_under_way_are_finished_failed_or_out_of_time_and_told() {
     on_each_engine(|engine| {
         let port = Port::new(engine);
-        port.listener.set_handshake_timeout(Some(Duration::from_millis(300)));
+        port.listener.set_handshake_timeout(Some(Duration::from_secs(2)));
         let (good, bad, silent) = (port.connect(), port.connect(), port.connect());
         turn_until(&port.backend, || port.listener.pending() == 3);
         port.listener.finish();

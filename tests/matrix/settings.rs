@@ -112,7 +112,7 @@ fn shake(name: &str, role: Role, options: SslOptions, context: &Context) -> io::
         Role::Client => options.client(NAME),
         Role::Server => options.server(),
     };
-    // The peer has no such version, and the system may forbid it: tests/versions.rs knows more.
+    // The peer has no such version, and the system may forbid it: tests/versions knows more.
     if name == "max_version below TLS 1.2" {
         return Ok(options.handshake(Handshake::Lazy).open(ours, context).map(drop)?);
     }

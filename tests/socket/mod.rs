@@ -2,6 +2,7 @@
 
 mod ends;
 mod errors;
+mod names;
 mod written;
 
 use crate::common;

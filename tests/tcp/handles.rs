@@ -225,3 +225,60 @@ fn shutdown_read_leaves_writing_alone() {
         assert_eq!(read_byte(&server), 3);
     });
 }
+
+// ------------------------------------------------------------------------------------------------
+// Debug
+// ------------------------------------------------------------------------------------------------
+
+/// What std shows of both addresses: "addr: …, peer: …".
+fn addresses_of(tcp: &TcpStream) -> String {
+    let shown = format!("{tcp:?}");
+    let from = shown.find("addr: ").expect("std's own");
+    let to = shown.find(", fd: ").expect("std's own");
+    shown[from..to].to_string()
+}
+
+#[test]
+fn debug_shows_both_addresses_as_stds_does() {
+    each(|net| {
+        let (client, server) = net.pair();
+        for file in [&client, &server] {
+            let expected = addresses_of(file.get_ref());
+            assert!(format!("{file:?}").contains(&expected), "{file:?}, {expected}");
+        }
+        drop((client, server));
+
+        let tcp = TcpStream::connect(net.addr).expect("connect");
+        let expected = addresses_of(&tcp);
+        let plain = PlainFile::new(tcp);
+        assert!(format!("{plain:?}").contains(&expected), "{plain:?}, {expected}");
+        let tls = SslFile::options().client(NAME).handshake(Handshake::Lazy).open(plain, &net.client).expect("open");
+        assert!(format!("{tls:?}").contains(&expected), "{tls:?}, {expected}");
+    });
+}
+
+/// Asks the file while it is being shown.
+struct Asks<'a>(&'a SslFile, usize);
+
+impl std::fmt::Write for Asks<'_> {
+    fn write_str(&mut self, _: &str) -> std::fmt::Result {
+        self.1 += 1;
+        self.0.set_read_timeout(None).expect("time-out");
+        Ok(())
+    }
+}
+
+#[test]
+fn debug_waits_for_nobody_and_holds_no_lock() {
+    each(|net| {
+        let (client, server) = net.pair();
+        thread::scope(|t| {
+            t.spawn(|| assert_eq!(read_byte(&client), 1));
+            until_busy(&client);
+            let mut asks = Asks(&client, 0);
+            std::fmt::Write::write_fmt(&mut asks, format_args!("{client:?}")).expect("shown");
+            assert!(asks.1 > 0);
+            write_byte(&server, 1);
+        });
+    });
+}

@@ -14,7 +14,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{client_context, engines, kind_of, pattern, server_context, until_busy, until_ready, within, LONG, NAME};
-use sslfile::{Context, Engine, Handshake, SslFile, SslListener, SslOptions, State};
+use sslfile::{Context, Engine, Handshake, PlainFile, SslFile, SslListener, SslOptions, State};
 
 /// A TLS listener on loopback, and what a client needs to reach it.
 struct Net {

@@ -1,6 +1,6 @@
 //! Many threads on one connection.
 //!
-//! `SSLFILE_SOAK_MIB=1024 cargo test --release --test threads -- soak` is the full run; `SSLFILE_SEED` repeats one.
+//! `SSLFILE_SOAK_MIB=1024 cargo test --release --test files -- soak` is the full run; `SSLFILE_SEED` repeats one.
 #![cfg(unix)]
 
 mod backends;

@@ -1,4 +1,4 @@
-//! Contexts made with the `openssl` crate itself.
+//! What was set up with the `openssl` crate itself.
 
 use std::net::IpAddr;
 
@@ -6,61 +6,55 @@ use openssl::error::ErrorStack;
 use openssl::ssl::{Ssl, SslAcceptor, SslConnector, SslContext};
 
 use super::{bound, expect_name, refuse_ssl3, setup_error, OpenSslSession};
-use crate::context::Context;
-use crate::engine::{Engine, Library, Session};
+use crate::engine::{Engine, Foreign, Library, Session};
 use crate::error::Error;
-use crate::settings::Role;
+use crate::role::Role;
 use crate::version::Bounds;
 
-enum Foreign {
+enum Made {
     Connector(SslConnector),
     Acceptor(SslAcceptor),
     Either(SslContext),
 }
 
-/// For clients: opening a server is `InvalidInput`. All that the connector was told holds, and it is what decides on
-/// certificates; the name given when a file is opened is sent (SNI), and the certificate must be for it. What is said by
-/// [`ContextBuilder`](crate::ContextBuilder) alone is at its default. Version bounds of a file replace the connector's.
-impl From<SslConnector> for Context {
-    fn from(connector: SslConnector) -> Context {
-        Context::foreign(Engine::OpenSsl, Box::new(Foreign::Connector(connector)))
+impl Foreign for SslConnector {
+    const ENGINE: Engine = Engine::OpenSsl;
+
+    fn into_library(self) -> Box<dyn Library> {
+        Box::new(Made::Connector(self))
     }
 }
 
-/// For servers: opening a client is `InvalidInput`. All that the acceptor was told holds. What is said by
-/// [`ContextBuilder`](crate::ContextBuilder) alone is at its default. Version bounds of a file replace the acceptor's.
-impl From<SslAcceptor> for Context {
-    fn from(acceptor: SslAcceptor) -> Context {
-        Context::foreign(Engine::OpenSsl, Box::new(Foreign::Acceptor(acceptor)))
+impl Foreign for SslAcceptor {
+    const ENGINE: Engine = Engine::OpenSsl;
+
+    fn into_library(self) -> Box<dyn Library> {
+        Box::new(Made::Acceptor(self))
     }
 }
 
-/// For the roles its `SslMethod` has, which shows in the handshake. All that the context was told holds, and nothing is
-/// added to it: one that was not told to verify does not. On a client the name given when a file is opened is sent (SNI),
-/// and where the context verifies, the certificate must be for it. What is said by
-/// [`ContextBuilder`](crate::ContextBuilder) alone is at its default. Version bounds of a file replace the context's.
-///
-/// No `SslMode` needs to be set: what they are for cannot arise, since OpenSSL never meets the socket here.
-impl From<SslContext> for Context {
-    fn from(context: SslContext) -> Context {
-        Context::foreign(Engine::OpenSsl, Box::new(Foreign::Either(context)))
+impl Foreign for SslContext {
+    const ENGINE: Engine = Engine::OpenSsl;
+
+    fn into_library(self) -> Box<dyn Library> {
+        Box::new(Made::Either(self))
     }
 }
 
-impl Library for Foreign {
+impl Library for Made {
     fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
         refuse_ssl3(versions)?;
         let made = match (self, role) {
-            (Foreign::Connector(connector), Role::Client) => {
+            (Made::Connector(connector), Role::Client) => {
                 connector.configure().and_then(|connect| connect.into_ssl(server_name))
             }
-            (Foreign::Acceptor(acceptor), Role::Server) => Ssl::new(acceptor.context()),
-            (Foreign::Either(context), Role::Server) => Ssl::new(context),
-            (Foreign::Either(context), Role::Client) => client(context, server_name),
-            (Foreign::Connector(_), Role::Server) => {
+            (Made::Acceptor(acceptor), Role::Server) => Ssl::new(acceptor.context()),
+            (Made::Either(context), Role::Server) => Ssl::new(context),
+            (Made::Either(context), Role::Client) => client(context, server_name),
+            (Made::Connector(_), Role::Server) => {
                 return Err(Error::invalid_input("a context made from an SslConnector is for clients only"))
             }
-            (Foreign::Acceptor(_), Role::Client) => {
+            (Made::Acceptor(_), Role::Client) => {
                 return Err(Error::invalid_input("a context made from an SslAcceptor is for servers only"))
             }
         };

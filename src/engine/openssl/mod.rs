@@ -26,7 +26,8 @@ use super::sessions::Sessions;
 use super::{Engine, Library, Session};
 use crate::certificate::Certificate;
 use crate::error::Error;
-use crate::settings::{ClientAuth, Role, Settings};
+use crate::role::Role;
+use crate::settings::{ClientAuth, Settings};
 use crate::version::{Bounds, Version};
 
 /// As `SslConnector` has it: what OpenSSL offers, less what is broken.

@@ -10,7 +10,7 @@ use crate::certificate::Certificate;
 use crate::engine::alert::{Report, Verdict};
 use crate::engine::{Session, Stop, Wire};
 use crate::error::Error;
-use crate::settings::Role;
+use crate::role::Role;
 use crate::version::Version;
 
 pub(super) struct OpenSslSession {

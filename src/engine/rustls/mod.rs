@@ -29,12 +29,12 @@ use rustls::{
 
 use super::key_log::KeyLogger;
 use super::sessions::Sessions;
-use super::{Engine, Library, Session};
+use super::{Engine, Foreign, Library, Session};
 use crate::certificate::Certificate;
-use crate::context::Context;
 use crate::error::Error;
 use crate::identity::{Identity, Material};
-use crate::settings::{Role, Settings};
+use crate::role::Role;
+use crate::settings::Settings;
 use crate::version::{Bounds, Version};
 use notes::{note, Secret};
 use session::RustlsSession;
@@ -251,21 +251,6 @@ fn open_server(config: Arc<ServerConfig>, verifier: Option<Arc<Verifier>>) -> Re
 
 pub(super) fn reads(certificate: &Certificate) -> bool {
     rustls::RootCertStore::empty().add(CertificateDer::from(certificate.der())).is_ok()
-}
-
-/// Whether the key can be used and belongs to the certificate.
-#[cfg(not(any(feature = "native-tls", all(feature = "openssl", not(any(windows, target_vendor = "apple"))))))]
-pub(crate) fn check_pair(material: &Material) -> Result<(), String> {
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.clone()));
-    let key = cryptography::default_provider()
-        .key_provider
-        .load_private_key(key)
-        .map_err(|e| format!("the key cannot be read: {e}"))?;
-    let pair = CertifiedKey::new(vec![CertificateDer::from(material.chain[0].der().to_vec())], key);
-    pair.keys_match().map_err(|e| match e {
-        rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_string(),
-        e => format!("the certificate is broken: {e}"),
-    })
 }
 
 fn setup_error(what: &str, e: rustls::Error) -> Error {
@@ -551,12 +536,12 @@ impl StoresServerSessions for Expiring {
 }
 
 /// A configuration made elsewhere.
-struct Foreign {
+struct Made {
     client: Option<Arc<ClientConfig>>,
     server: Option<Arc<ServerConfig>>,
 }
 
-impl Library for Foreign {
+impl Library for Made {
     fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
         if versions != Bounds::default() {
             return Err(Engine::Rustls.cannot("version bounds of a file where the context was made elsewhere"));
@@ -585,23 +570,23 @@ impl ResolvesServerCert for Noting {
     }
 }
 
-/// For clients, with [`Engine::Rustls`]. The configuration decides on trust, versions and all else; the name that is given
-/// when a file is opened is the one it checks. Bounds of versions for single files, and
-/// [`verified_chain`](crate::SslFile::verified_chain), are not to be had.
-impl From<Arc<ClientConfig>> for Context {
-    fn from(config: Arc<ClientConfig>) -> Context {
-        let mut config = ClientConfig::clone(&config);
+impl Foreign for Arc<ClientConfig> {
+    const ENGINE: Engine = Engine::Rustls;
+
+    fn into_library(self) -> Box<dyn Library> {
+        let mut config = ClientConfig::clone(&self);
         config.key_log = Arc::new(KeyLog { wanted: None, inner: Some(config.key_log) });
-        Context::foreign(Engine::Rustls, Box::new(Foreign { client: Some(Arc::new(config)), server: None }))
+        Box::new(Made { client: Some(Arc::new(config)), server: None })
     }
 }
 
-/// For servers, with [`Engine::Rustls`]. As for clients.
-impl From<Arc<ServerConfig>> for Context {
-    fn from(config: Arc<ServerConfig>) -> Context {
-        let mut config = ServerConfig::clone(&config);
+impl Foreign for Arc<ServerConfig> {
+    const ENGINE: Engine = Engine::Rustls;
+
+    fn into_library(self) -> Box<dyn Library> {
+        let mut config = ServerConfig::clone(&self);
         config.key_log = Arc::new(KeyLog { wanted: None, inner: Some(config.key_log) });
         config.cert_resolver = Arc::new(Noting(config.cert_resolver));
-        Context::foreign(Engine::Rustls, Box::new(Foreign { client: None, server: Some(Arc::new(config)) }))
+        Box::new(Made { client: None, server: Some(Arc::new(config)) })
     }
 }

@@ -15,7 +15,8 @@ use super::notes::note;
 use crate::certificate::Certificate;
 use crate::der;
 use crate::error::Error;
-use crate::settings::{ClientAuth, PeerCertificates, Role, Settings, Verify};
+use crate::role::Role;
+use crate::settings::{ClientAuth, PeerCertificates, Settings, Verify};
 
 /// What one context's ends demand of the other end's certificate: one for clients, one for servers.
 pub(super) struct Verifier {

@@ -4,8 +4,8 @@ use super::frames::{CallFrame, Ended};
 use super::session::probe;
 use super::World;
 use crate::error::Error;
-use crate::machine::ending::End;
 use crate::machine::send::CHUNK;
+use crate::machine::state::End;
 use crate::machine::{Due, Kind, Manner, Patience, Waits};
 
 /// One receive, and the rest of a record that was there.

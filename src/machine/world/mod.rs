@@ -14,6 +14,8 @@
 //! many as it says; `SSLFILE_WORLD_SEED=7` runs that one, and tells what happens.
 
 mod backend;
+#[cfg(test)]
+mod calls;
 mod checks;
 mod dropping;
 mod frames;
@@ -31,7 +33,7 @@ mod tags;
 use std::time::{Duration, Instant};
 
 use super::{Clock, Machine, Manner, Setup};
-use crate::settings::Role;
+use crate::role::Role;
 use frames::Task;
 use net::Net;
 use node::{Node, Under};
@@ -322,7 +324,7 @@ impl World {
 }
 
 /// What comes of a seed; the error says what does not hold.
-pub(super) fn run(seed: u64, rules: OldRules, traces: bool) -> Result<u64, String> {
+pub(in crate::machine) fn run(seed: u64, rules: OldRules, traces: bool) -> Result<u64, String> {
     let mut world = World::new(seed, rules, traces);
     match world.run() {
         Some(what) => Err(format!("{what} ({:?})", world.peer.manners)),

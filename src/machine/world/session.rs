@@ -8,7 +8,7 @@ use crate::certificate::Certificate;
 use crate::connection::Connection;
 use crate::engine::{Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
-use crate::settings::Role;
+use crate::role::Role;
 use crate::version::Version;
 
 pub(super) const ALERT: u8 = 21;

@@ -1,6 +1,7 @@
 //! Linux, and the other Unix systems.
 
 mod bell;
+mod connections;
 mod descriptor;
 mod socket;
 #[cfg(test)]
@@ -8,12 +9,17 @@ mod tests;
 mod wait;
 
 pub(super) use bell::Bell;
+pub(crate) use connections::{admit_no_more, arrives, has_said_something, is_in_progress, lift, passes};
 pub(crate) use descriptor::{descriptor_of, duplicate, Flags};
 pub(crate) use socket::{
     bound_receives, is_nonblocking, recv_for_slice, restore_timeout, silence, take_error, timeouts, try_recv, try_send,
-    unacknowledged,
+    unacknowledged, MUST_BE_SILENCED,
 };
 pub(crate) use wait::wait;
 
 /// Of a stream that outlives its use; borrowed while it is waited for.
 pub type Descriptor = std::os::fd::RawFd;
+
+pub(crate) fn descriptor(stream: &impl std::os::fd::AsRawFd) -> Descriptor {
+    stream.as_raw_fd()
+}

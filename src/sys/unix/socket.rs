@@ -44,6 +44,9 @@ pub(crate) fn try_send(fd: BorrowedFd<'_>, buf: &[u8], last: bool) -> io::Result
     Ok(send(fd, buf, SendFlags::DONTWAIT | NOSIGNAL | more)?)
 }
 
+/// `silence` does something: Apple's sockets must be told not to send SIGPIPE.
+pub(crate) const MUST_BE_SILENCED: bool = cfg!(target_vendor = "apple");
+
 /// Before the first `try_send`: a connection that breaks must not end the process.
 pub(crate) fn silence(fd: BorrowedFd<'_>) -> io::Result<()> {
     #[cfg(target_vendor = "apple")]
