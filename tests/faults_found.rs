@@ -13,7 +13,6 @@ mod costs;
 mod drops;
 #[path = "faults_found/ends.rs"]
 mod ends;
-#[path = "faults_found/evil.rs"]
 mod evil;
 #[path = "faults_found/new_api.rs"]
 mod new_api;

@@ -3,7 +3,6 @@
 #[path = "records/bounds.rs"]
 mod bounds;
 mod common;
-#[path = "records/evil.rs"]
 mod evil;
 
 use common::{client_builder, engines, server_builder, within, LONG, NAME};
