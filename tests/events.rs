@@ -4,6 +4,7 @@ mod backend;
 mod backpressure;
 mod callbacks;
 mod common;
+mod evil;
 mod faults_found;
 mod foreign_loops;
 mod listener;

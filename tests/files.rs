@@ -5,6 +5,7 @@ mod common;
 mod corners;
 mod cut;
 mod deadlines;
+mod evil;
 mod faults;
 mod loss;
 mod misuse;

@@ -4,18 +4,15 @@ use std::io::{self, ErrorKind, Read, Write};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
-use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::ring;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::ServerName;
 use rustls::version::{TLS12, TLS13};
 use rustls::{
-    AlertDescription, ClientConfig, ClientConnection, Connection, DigitallySignedStruct, Error, ProtocolVersion,
-    ServerConfig, ServerConnection, SignatureScheme, SupportedProtocolVersion,
+    AlertDescription, ClientConnection, Connection, Error, ProtocolVersion, ServerConnection, SupportedProtocolVersion,
 };
 use sslfile::Version;
 
-use super::{certs, NAME};
+use super::{rustls_configs as configs, NAME};
 
 pub const LIBRARY: &str = "rustls";
 
@@ -26,15 +23,7 @@ pub struct Bare<S> {
 
 /// Has the ECDSA certificate. The tickets of TLS 1.3 are sent whether anybody reads them or not.
 pub fn server<S: Read + Write>(stream: S, versions: RangeInclusive<Version>) -> io::Result<Bare<S>> {
-    let pair = &certs().ecdsa;
-    let leaf = CertificateDer::from_pem_slice(pair.chain.as_bytes()).map_err(io::Error::other)?;
-    let key = PrivateKeyDer::from_pem_slice(pair.key.as_bytes()).map_err(io::Error::other)?;
-    let mut config = ServerConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&supported(versions))
-        .map_err(io::Error::other)?
-        .with_no_client_auth()
-        .with_single_cert(vec![leaf], key)
-        .map_err(io::Error::other)?;
+    let mut config = configs::server(ring::default_provider(), &supported(versions)).map_err(io::Error::other)?;
     config.send_tls13_tickets = 4;
     let tls = ServerConnection::new(Arc::new(config)).map_err(io::Error::other)?;
     shake(tls.into(), stream)
@@ -42,12 +31,7 @@ pub fn server<S: Read + Write>(stream: S, versions: RangeInclusive<Version>) -> 
 
 /// Asks for `NAME`, and checks nothing: the other end may be a process with a CA of its own.
 pub fn client<S: Read + Write>(stream: S, versions: RangeInclusive<Version>) -> io::Result<Bare<S>> {
-    let config = ClientConfig::builder_with_provider(Arc::new(ring::default_provider()))
-        .with_protocol_versions(&supported(versions))
-        .map_err(io::Error::other)?
-        .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Unchecked))
-        .with_no_client_auth();
+    let config = configs::client(ring::default_provider(), &supported(versions)).map_err(io::Error::other)?;
     let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
     let tls = ClientConnection::new(Arc::new(config), name).map_err(io::Error::other)?;
     shake(tls.into(), stream)
@@ -136,42 +120,4 @@ impl<S: Read + Write> Write for Bare<S> {
 pub fn is_bad_record_mac(error: &io::Error) -> bool {
     let error = error.get_ref().and_then(|e| e.downcast_ref());
     error == Some(&Error::AlertReceived(AlertDescription::BadRecordMac))
-}
-
-#[derive(Debug)]
-struct Unchecked;
-
-impl ServerCertVerifier for Unchecked {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        _: &[u8],
-        _: &CertificateDer<'_>,
-        _: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Ok(HandshakeSignatureValid::assertion())
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        ring::default_provider().signature_verification_algorithms.supported_schemes()
-    }
 }

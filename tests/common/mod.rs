@@ -4,6 +4,7 @@
 #[cfg_attr(feature = "openssl", path = "bare_openssl.rs")]
 #[cfg_attr(not(feature = "openssl"), path = "bare_rustls.rs")]
 pub mod bare;
+pub mod rustls_configs;
 
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};

@@ -15,9 +15,9 @@ use rustls::version::{TLS12, TLS13};
 use rustls::{ServerConfig, ServerConnection};
 use sslfile::{Backend, Engine, Role, SslFile, Version};
 
-use super::evil::speaks;
 use crate::common::bare::{self, Bare};
 use crate::common::{certs, client_context, pattern, server_context, tcp_pair, NAME};
+use crate::evil::speaks;
 use crate::rig::{on_each_engine, on_each_engine_and_role, pair, settle, turn_until};
 
 /// How the system calls the socket of a file, and nobody else's.

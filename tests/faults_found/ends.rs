@@ -9,8 +9,8 @@ use std::time::{Duration, Instant};
 
 use sslfile::{Backend, Callbacks, Connection, Engine, Role, SslFile, SslListener, Version};
 
-use super::evil::{evil_pair, DATA};
 use crate::common::{client_context, pattern, server_context, tls_pair, until_busy, NAME};
+use crate::evil::{file_pair, DATA};
 use crate::rig::{on_each_engine, on_each_engine_and_role, pair, reset, settle, turn_until, Log, Peer, Told};
 
 /// As the echo server of the guide: a file that reads on only when there is room, and that belongs to its backend. It has
@@ -146,7 +146,7 @@ fn i_close_keeps_its_bound_while_the_peer_goes_on_sending() {
     on_each_engine_and_role(|engine, role| {
         let version = if role == Role::Client { Version::Tls1_3 } else { Version::Tls1_2 };
         let options = SslFile::options().close_timeout(CLOSE_TIMEOUT);
-        let (file, mut evil) = evil_pair(engine, role, version, options);
+        let (file, mut evil) = file_pair(engine, role, version, options);
         let ahead: Vec<u8> = (0..AHEAD).flat_map(|_| evil.record(DATA, b"x")).collect();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = stop.clone();

@@ -7,7 +7,6 @@ mod callbacks;
 mod costs;
 mod drops;
 mod ends;
-mod evil;
 mod new_api;
 mod panics;
 mod records;

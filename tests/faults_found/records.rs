@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use sslfile::{Backend, Engine, ErrorKind as Kind, Role, SslFile, Version};
 
-use super::evil::{evil_pair, on_each, Evil, ALERT, DATA, HANDSHAKE};
 use crate::common::{kind_of, wait_for};
+use crate::evil::{file_pair, on_each, Evil, ALERT, DATA, HANDSHAKE};
 use crate::rig::wake_ups;
 
 const TLS13: &[Version] = &[Version::Tls1_3];
@@ -59,7 +59,7 @@ fn made_while_reading(file: &SslFile, count: usize) -> u64 {
 fn e_key_updates_of_a_peer_that_reads_nothing_cost_a_bounded_amount() {
     const UPDATES: usize = 30_000;
     on_each(TLS13, |engine, role, version| {
-        let (file, evil) = evil_pair(engine, role, version, SslFile::options());
+        let (file, evil) = file_pair(engine, role, version, SslFile::options());
         let sender = bother(evil, UPDATES, |evil| evil.key_update(true));
         let made = made_while_reading(&file, UPDATES);
         assert!(made < HELD as u64, "{made} bytes made for {UPDATES} key updates");
@@ -72,7 +72,7 @@ fn e_key_updates_of_a_peer_that_reads_nothing_cost_a_bounded_amount() {
 fn e_refused_renegotiations_of_a_peer_that_reads_nothing_cost_a_bounded_amount() {
     const REQUESTS: usize = 20_000;
     on_each(&[Version::Tls1_2], |engine, role, version| {
-        let (file, evil) = evil_pair(engine, role, version, SslFile::options());
+        let (file, evil) = file_pair(engine, role, version, SslFile::options());
         let sender = bother(
             evil,
             REQUESTS,
@@ -90,7 +90,7 @@ fn e_refused_renegotiations_of_a_peer_that_reads_nothing_cost_a_bounded_amount()
 
 /// Half-closed, asked for its keys three times, with data behind each.
 fn half_closed_and_asked(engine: Engine, role: Role) -> (SslFile, Evil) {
-    let (file, mut evil) = evil_pair(engine, role, Version::Tls1_3, SslFile::options());
+    let (file, mut evil) = file_pair(engine, role, Version::Tls1_3, SslFile::options());
     file.shutdown(Shutdown::Write).expect("shutdown");
     for _ in 0..3 {
         let asked = [evil.key_update(true), evil.record(DATA, b"x")].concat();
@@ -174,7 +174,7 @@ fn h_a_read_that_gets_records_without_data_only_fails_soon() {
     on_each(BOTH, |engine, role, version| {
         for (name, make) in without_data(role, version) {
             println!("{name}");
-            let (file, mut evil) = evil_pair(engine, role, version, SslFile::options());
+            let (file, mut evil) = file_pair(engine, role, version, SslFile::options());
             let flood: Vec<u8> = (0..FLOOD).flat_map(|_| make(&mut evil)).collect();
             let sender = thread::spawn(move || {
                 let _ = evil.send(&flood);
@@ -207,13 +207,13 @@ fn h_too_many_records_without_data_are_answered_with_an_alert() {
     on_each(BOTH, |engine, role, version| {
         for (name, make) in without_data(role, version) {
             println!("{name}");
-            let (file, mut evil) = evil_pair(engine, role, version, SslFile::options());
+            let (file, mut evil) = file_pair(engine, role, version, SslFile::options());
             let few: Vec<u8> = (0..IN_A_ROW + 2).flat_map(|_| make(&mut evil)).collect();
             evil.send(&few).expect("send");
             file.set_read_timeout(Some(Duration::from_secs(3))).expect("set_read_timeout");
             let error = { &file }.read(&mut [0]).expect_err("nothing was sent");
             assert_eq!(error.kind(), ErrorKind::InvalidData, "{name}: {error}");
-            evil.tcp.set_read_timeout(Some(Duration::from_secs(5))).expect("set_read_timeout");
+            evil.stream.set_read_timeout(Some(Duration::from_secs(5))).expect("set_read_timeout");
             // A refused renegotiation is answered with a warning, each.
             let heard = std::iter::from_fn(|| evil.alert()).find(|alert| *alert != 100);
             assert!(heard.is_some_and(|alert| alert != 0), "{name}: {error}; heard {heard:?}");
@@ -229,7 +229,7 @@ fn h_too_many_records_without_data_are_answered_with_an_alert() {
 fn h_a_few_records_without_data_are_nothing() {
     on_each(TLS13, |engine, role, version| {
         for make in [empty, key_update] {
-            let (file, mut evil) = evil_pair(engine, role, version, SslFile::options());
+            let (file, mut evil) = file_pair(engine, role, version, SslFile::options());
             for _ in 0..3 {
                 let mut few: Vec<u8> = (0..IN_A_ROW).flat_map(|_| make(&mut evil)).collect();
                 few.extend(evil.record(DATA, b"data"));

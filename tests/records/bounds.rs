@@ -4,8 +4,10 @@ use std::io::ErrorKind as Io;
 
 use sslfile::{Connection, Engine, ErrorKind, Role, Version};
 
-use super::common::{engines, kind_of, pattern, within, LONG};
-use super::evil::{self, Evil, ALERT, HANDSHAKE};
+use super::common::{engines, kind_of, pattern};
+use crate::evil::{connection_pair, on_each, speaks, ALERT, DATA, HANDSHAKE};
+
+type Evil = crate::evil::Evil<()>;
 
 /// Records in a row without data, and session tickets.
 const RECORDS: usize = 32;
@@ -19,17 +21,10 @@ const CLOSE_NOTIFY: u8 = 0;
 
 /// Runs it for each engine and role in these versions.
 fn each(versions: &'static [Version], test: fn(Engine, Role, Version, Connection, Evil)) {
-    for engine in engines() {
-        for &version in versions {
-            for role in ROLES {
-                within(LONG, move || {
-                    if let Some((ours, peer)) = evil::pair(engine, role, version) {
-                        test(engine, role, version, ours, peer);
-                    }
-                });
-            }
-        }
-    }
+    on_each(versions, move |engine, role, version| {
+        let (ours, peer) = connection_pair(engine, role, version);
+        test(engine, role, version, ours, peer);
+    });
 }
 
 #[track_caller]
@@ -103,7 +98,7 @@ fn assert_pass(ours: &mut Connection, peer: &mut Evil, many: usize, what: &str, 
         ours.write(b"still").expect(what);
         let sent = ours.output().to_vec();
         ours.consume_output(sent.len());
-        assert_eq!(peer.open(&sent).last(), Some(&(evil::DATA, b"still".to_vec())), "{what}");
+        assert_eq!(peer.open(&sent).last(), Some(&(DATA, b"still".to_vec())), "{what}");
     }
 }
 
@@ -113,7 +108,7 @@ fn key_updates_in_a_row_are_limited() {
         for asks in [false, true] {
             let what = format!("{engine:?} {role:?}, asks for one: {asks}");
             assert_pass(&mut ours, &mut peer, RECORDS, &what, &|peer| peer.key_update(asks));
-            let (ours, peer) = evil::pair(engine, role, version).expect("again");
+            let (ours, peer) = connection_pair(engine, role, version);
             let text = assert_flood_ends(ours, peer, &what, &|peer| peer.key_update(asks));
             assert!(
                 text.contains("in a row without data") || text.contains("TooManyKeyUpdateRequests"),
@@ -164,7 +159,7 @@ fn requests_to_renegotiate_are_limited() {
         let what = format!("{engine:?} {role:?}");
         assert_flood_ends(ours, peer, &what, &|peer| renegotiation(peer, role));
         // Many in one record.
-        let (mut ours, mut peer) = evil::pair(engine, role, version).expect("again");
+        let (mut ours, mut peer) = connection_pair(engine, role, version);
         if role == Role::Client {
             for _ in 0..=RECORDS {
                 ours.feed(&peer.record(HANDSHAKE, &[0; 4 * 4000]));
@@ -216,7 +211,10 @@ fn answers_that_nobody_takes_are_limited() {
     for engine in engines() {
         for version in VERSIONS {
             for role in ROLES {
-                let Some((mut ours, mut peer)) = evil::pair(engine, role, version) else { continue };
+                if !speaks(engine, role, version) {
+                    continue;
+                }
+                let (mut ours, mut peer) = connection_pair(engine, role, version);
                 let what = format!("{engine:?} {role:?} {version}");
                 let asked = ask(&mut ours, &mut |_| {
                     let asks = match version {
@@ -243,7 +241,7 @@ fn answers_that_nobody_takes_are_limited() {
 #[test]
 fn answers_that_are_taken_have_no_limit() {
     for engine in engines().into_iter().filter(|engine| *engine == Engine::OpenSsl) {
-        let (mut ours, mut peer) = evil::pair(engine, Role::Client, Version::Tls1_2).expect("a pair");
+        let (mut ours, mut peer) = connection_pair(engine, Role::Client, Version::Tls1_2);
         let (mut answers, mut kept) = (0, 0);
         let asked = ask(&mut ours, &mut |ours| {
             ours.write(b"data").expect("open");

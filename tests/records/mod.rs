@@ -1,7 +1,6 @@
 //! Records as the rules allow them and few peers send them: handshakes that are cut, or begin, oddly, and records without data.
 
 mod bounds;
-mod evil;
 
 use crate::common;
 
