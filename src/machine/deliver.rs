@@ -144,7 +144,9 @@ impl Machine {
         // And where somebody else has met it, who does not read.
         let is_to_show = !self.may_read() || (self.tls.is_input_over() && !self.tls.has_ended());
         if self.settled() && is_to_show && !self.end.is_closing() && !self.receive.shut && !self.is_done() {
+            let had_ended = self.tls.has_ended();
             self.tls.read_ahead(AHEAD);
+            self.stir.state |= had_ended != self.tls.has_ended();
         }
     }
 
