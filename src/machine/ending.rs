@@ -240,8 +240,9 @@ impl Machine {
                 if self.settled() {
                     self.tls.read_ahead(AHEAD_OF_CLEAN_CLOSE);
                 }
-                if let Some(error) = self.clean_failure() {
-                    self.outcome.own.get_or_insert(Err(error));
+                // Once: who is woken by it looks here again.
+                if let Some(error) = self.clean_failure().filter(|_| self.outcome.own.is_none()) {
+                    self.outcome.own = Some(Err(error));
                     self.stir.state = true;
                 }
             }
