@@ -182,7 +182,7 @@ impl Machine {
     }
 
     pub fn pending(&mut self) -> usize {
-        match self.receive.shut {
+        match self.receive.shut || !self.settled() {
             true => 0,
             false => self.tls.pending(),
         }
