@@ -50,7 +50,7 @@ use std::time::{Duration, Instant};
 use crate::connection::Connection;
 use crate::error::Error;
 
-pub(crate) use call::{Call, Kind, Patience, Step, Stir, Waits};
+pub(crate) use call::{most_receives, Call, Kind, Patience, Step, Stir, Waits};
 pub(crate) use deliver::{Due, Installed};
 pub(crate) use ending::CLOSE_TIMEOUT;
 pub(crate) use job::{Job, Received, SendLease, Sent, Tries, Which};
