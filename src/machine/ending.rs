@@ -295,6 +295,8 @@ impl Machine {
     /// Until when the end that is under way has time.
     pub(super) fn end_deadline(&self) -> Option<Instant> {
         match self.end.state {
+            #[cfg(test)]
+            End::Flush { .. } if self.old_passes_by => None,
             End::Flush { progress } if self.can_try() => progress.checked_add(self.end.patience()),
             End::Drain { until } => {
                 let asked = self.end.linger.and_then(|linger| linger.ask);

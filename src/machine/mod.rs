@@ -122,6 +122,9 @@ pub(crate) struct Machine {
     stir: Stir,
     #[cfg(test)]
     old_rules: world::OldRules,
+    /// Of the old rule i: something has come since the stream was last found dry.
+    #[cfg(test)]
+    old_passes_by: bool,
 }
 
 impl Machine {
@@ -144,6 +147,8 @@ impl Machine {
             stir: Stir::default(),
             #[cfg(test)]
             old_rules: Default::default(),
+            #[cfg(test)]
+            old_passes_by: false,
             tls,
         }
     }
