@@ -131,7 +131,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
             match self.perform(job, Briefly::No) {
                 // What a stream that is a file itself has decrypted makes no event.
                 Performed::Some if receives => readable = self.shared.stream.is_ready(),
-                Performed::Some => {}
+                Performed::Some | Performed::Again => {}
                 Performed::Dry => readable = false,
                 Performed::Full | Performed::Passing(_) => {}
                 Performed::Panicked(panic) => {

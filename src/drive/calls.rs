@@ -9,8 +9,9 @@ use super::perform::Briefly;
 use super::{Core, Locked, Real, Shared};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
-use crate::machine::{not_open, taken, Kind, Machine, Tries};
+use crate::machine::{not_open, taken, Interest, Kind, Machine, Tries};
 use crate::stream::Transport;
+use crate::sys::Ready;
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -238,6 +239,21 @@ impl<S: Transport, F> Shared<S, F> {
                 let text = format!("{what} needs a stream with a descriptor");
                 Err(Error::new(ErrorKind::Unsupported, text).into())
             }
+        }
+    }
+
+    /// What an event loop of the user's should wait for, on the stream's descriptor.
+    pub fn interest(&self) -> Interest {
+        let core = self.ask();
+        let (interest, is_ours) = (core.machine.interest(), !core.machine.is_returned());
+        drop(core);
+        match is_ours && self.stream.is_file() {
+            true => {
+                let wanted = Ready { readable: interest.readable, writable: interest.writable };
+                let Ready { readable, writable } = self.stream.watched(wanted);
+                Interest { readable, writable }
+            }
+            false => interest,
         }
     }
 

@@ -221,12 +221,13 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 panic!("{}: a file's invariant does not hold: {what}", self.shared.peer);
             }
         }
+        // First: it looks ahead, and what it finds may concern others.
+        if self.place.is_some() && self.running.is_none() {
+            self.tell_backend();
+        }
         let stir = self.machine.take_stir();
         if !self.parked.is_empty() {
             self.wake(stir);
-        }
-        if self.place.is_some() && self.running.is_none() {
-            self.tell_backend();
         }
         if self.machine.tls.has_alerts() {
             self.pass_on_alerts();
@@ -269,10 +270,12 @@ impl<S: Transport, F> Locked<'_, S, F> {
     fn tell_backend(&mut self) {
         let shared = self.shared;
         let core = &mut *self.core;
+        // First: it looks ahead, and what it finds may be the end.
+        let is_due = core.machine.is_due();
         let (wanted, alarm) = core.wanted(&shared.stream);
         let is_watched = (wanted.readable, wanted.writable, wanted.hung_up)
             == (core.watched.readable, core.watched.writable, core.watched.hung_up);
-        let is_due = core.machine.is_due() || (core.machine.wants_input() && shared.stream.is_ready());
+        let is_due = is_due || (core.machine.wants_input() && shared.stream.is_ready());
         if is_watched && alarm == core.alarm && !is_due {
             return;
         }

@@ -17,6 +17,8 @@ use crate::sys::{spin, Doorbell};
 pub(super) enum Performed {
     /// Something was done.
     Some,
+    /// A signal has interrupted it.
+    Again,
     /// Nothing is there to be received.
     Dry,
     /// The stream takes no more.
@@ -189,7 +191,7 @@ fn caught<T>(f: impl FnOnce() -> T) -> Result<T, Box<dyn Any + Send>> {
 /// system calls a time-out is the end of a connection, and that of a file inside, which is never asked to wait, too.
 fn passing(e: io::Error, manner: Manner, is_file: bool) -> io::Result<Option<Performed>> {
     match e.kind() {
-        io::ErrorKind::Interrupted => Ok(Some(Performed::Some)),
+        io::ErrorKind::Interrupted => Ok(Some(Performed::Again)),
         io::ErrorKind::TimedOut if e.raw_os_error().is_some() || is_file => Err(e),
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => match manner {
             Manner::Blocks => Ok(Some(Performed::Passing(e))),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use super::perform::{Briefly, Performed};
 use super::{Locked, Parked};
-use crate::machine::{Call, Job, Kind, Machine, Manner, Patience, Step, Tries, Waits};
+use crate::machine::{most_receives, Call, Job, Kind, Machine, Manner, Patience, Step, Tries, Waits};
 use crate::stream::Transport;
 use crate::sync::{now, MutexGuard};
 use crate::sys::{Doorbell, Ready, Woken, SLICE};
@@ -71,6 +71,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         let never = call.patience == Patience::Never;
         let gives_all = self.machine.manner() == Manner::Polled && !self.shared.stream.is_file();
         let mut known = false;
+        let mut received = 0;
         loop {
             let waits = match poll(&mut self.machine, &mut call) {
                 Step::Done(result) => {
@@ -102,10 +103,12 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 _ => self.perform(job, how),
             };
             match performed {
-                // One receive is all that a call may do that does not wait: a socket gives all it has. Other streams may give
-                // any part of it, and nobody would tell of the rest.
-                Performed::Some if receives => (dry, known) = (never && gives_all, false),
-                Performed::Some => {}
+                // A socket gives all it has. Other streams may give any part of it, and nobody would tell of the rest.
+                Performed::Some if receives => {
+                    received += 1;
+                    (dry, known) = (never && gives_all && received >= most_receives(call.kind), false);
+                }
+                Performed::Some | Performed::Again => {}
                 Performed::Dry => dry = true,
                 Performed::Full => {}
                 Performed::Passing(e) => return T::accepted(self.machine.abandon(call)).ok_or(e),
@@ -181,7 +184,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         for _ in 0..most {
             let Some(job) = self.machine.job(tries) else { break };
             match self.perform(job, Briefly::No) {
-                Performed::Some => {}
+                Performed::Some | Performed::Again => {}
                 Performed::Dry => tries.receive = false,
                 Performed::Full => tries.send = false,
                 Performed::Passing(_) => break,

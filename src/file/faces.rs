@@ -92,7 +92,7 @@ macro_rules! events {
             /// `writable` while something is unsent, so also after a `WouldBlock` from a write that found no room. Read
             /// until `WouldBlock`, or until [`pending`](Self::pending) is zero, before waiting. Never waits.
             pub fn interest(&self) -> crate::Interest {
-                self.shared().ask().machine.interest()
+                self.shared().interest()
             }
 
             /// Sets all callbacks in one step; those that are absent are removed. What has been waiting is delivered at

@@ -83,6 +83,15 @@ pub(crate) struct Stir {
     pub drained: bool,
 }
 
+/// What a call may receive that does not wait. The second time finds the end behind what there was the first time: who is told
+/// of changes only is not told of it again. What an end throws away can be more than is received at a time.
+pub(crate) fn most_receives(kind: Kind) -> usize {
+    match kind {
+        Kind::Close | Kind::CloseClean => 16,
+        _ => 2,
+    }
+}
+
 impl Machine {
     /// Begins a call. `timeout` bounds it, if it may wait.
     #[inline]

@@ -143,7 +143,9 @@ impl Machine {
         // And where somebody else has met it, who does not read.
         let is_to_show = !self.may_read() || (self.tls.is_input_over() && !self.tls.has_ended());
         if self.settled() && is_to_show && !self.end.is_closing() && !self.receive.shut && !self.is_done() {
+            let had_ended = self.tls.has_ended();
             self.tls.read_ahead(AHEAD);
+            self.stir.state |= had_ended != self.tls.has_ended();
         }
     }
 
@@ -268,9 +270,12 @@ impl Machine {
     /// What an event loop of the user's should wait for.
     pub fn interest(&self) -> Interest {
         let is_ending = self.end.is_under_way() && !self.is_done();
+        // What comes behind a handshake whose last words we can't get rid of waits for them.
+        let is_full = !self.settled() && self.tls.ahead() >= self.limit();
+        let is_wanted = !self.receive.shut || !self.settled() || is_ending;
         Interest {
             // After `shutdown(Read)` what comes is of use to a handshake and to an end that is under way only.
-            readable: !self.is_done() && !self.tls.has_ended() && (!self.receive.shut || !self.settled() || is_ending),
+            readable: !self.is_done() && !self.tls.has_ended() && is_wanted && !is_full,
             // Where the next call needs nothing more to come to its end: a wait that ends at once.
             writable: (is_ending && self.tls.has_ended()) || self.has_output() || self.is_to_begin(),
         }

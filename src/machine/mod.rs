@@ -66,7 +66,7 @@ use std::time::{Duration, Instant};
 use crate::connection::Connection;
 use crate::error::Error;
 
-pub(crate) use call::{Call, Kind, Patience, Step, Stir, Waits};
+pub(crate) use call::{most_receives, Call, Kind, Patience, Step, Stir, Waits};
 pub(crate) use deliver::{Due, Installed};
 pub(crate) use ending::CLOSE_TIMEOUT;
 pub(crate) use job::{Job, Received, SendLease, Sent, Tries, Which};
@@ -141,6 +141,9 @@ pub(crate) struct Machine {
     seen: std::cell::Cell<State>,
     #[cfg(test)]
     old_rules: world::OldRules,
+    /// Of the old rule i: something has come since the stream was last found dry.
+    #[cfg(test)]
+    old_passes_by: bool,
 }
 
 impl Machine {
@@ -165,6 +168,8 @@ impl Machine {
             seen: std::cell::Cell::new(State::Handshaking),
             #[cfg(test)]
             old_rules: Default::default(),
+            #[cfg(test)]
+            old_passes_by: false,
             tls,
         }
     }

@@ -153,7 +153,7 @@ fn on_each_engine_alone(name: &str, test: fn(Engine)) {
 #[test]
 fn a_record_that_stays_incomplete_costs_its_own_length() {
     const FILES: usize = 200;
-    on_each_engine_alone("costs::a_record_that_stays_incomplete_costs_its_own_length", |engine| {
+    on_each_engine_alone("faults_found::costs::a_record_that_stays_incomplete_costs_its_own_length", |engine| {
         let backend = Backend::new().expect("backend");
         let role = sslfile::Role::Server;
         let mut files: Vec<_> = (0..FILES).map(|_| pair(engine, role, &backend)).collect();
@@ -181,24 +181,27 @@ fn a_record_that_stays_incomplete_costs_its_own_length() {
 #[test]
 fn at_most_1024_dropped_files_linger_and_the_oldest_goes_first() {
     const MORE: usize = 5;
-    on_each_engine_alone("costs::at_most_1024_dropped_files_linger_and_the_oldest_goes_first", |engine| {
-        let limit = Rlimit { current: Some(4096), maximum: getrlimit(Resource::Nofile).maximum };
-        setrlimit(Resource::Nofile, limit).expect("as many descriptors");
-        let context = client_context(engine);
-        let peers: Vec<TcpStream> = (0..LINGERERS + MORE)
-            .map(|_| {
-                let (ours, theirs) = tcp_pair();
-                let options = SslFile::options().client(NAME).nonblocking(true).close_timeout(LONG);
-                let file = options.open(ours, &context).expect("open");
-                file.send(b"unsent").expect("send");
-                theirs
-            })
-            .collect();
-        for (n, mut peer) in peers.iter().enumerate() {
-            peer.set_nonblocking(n >= MORE).expect("mode");
-            // The hello, and then the end, or nothing for a long time.
-            let end = peer.read_to_end(&mut Vec::new()).map_err(|e| e.kind());
-            assert_eq!(end == Err(ErrorKind::WouldBlock), n >= MORE, "{n}: {end:?}");
-        }
-    });
+    on_each_engine_alone(
+        "faults_found::costs::at_most_1024_dropped_files_linger_and_the_oldest_goes_first",
+        |engine| {
+            let limit = Rlimit { current: Some(4096), maximum: getrlimit(Resource::Nofile).maximum };
+            setrlimit(Resource::Nofile, limit).expect("as many descriptors");
+            let context = client_context(engine);
+            let peers: Vec<TcpStream> = (0..LINGERERS + MORE)
+                .map(|_| {
+                    let (ours, theirs) = tcp_pair();
+                    let options = SslFile::options().client(NAME).nonblocking(true).close_timeout(LONG);
+                    let file = options.open(ours, &context).expect("open");
+                    file.send(b"unsent").expect("send");
+                    theirs
+                })
+                .collect();
+            for (n, mut peer) in peers.iter().enumerate() {
+                peer.set_nonblocking(n >= MORE).expect("mode");
+                // The hello, and then the end, or nothing for a long time.
+                let end = peer.read_to_end(&mut Vec::new()).map_err(|e| e.kind());
+                assert_eq!(end == Err(ErrorKind::WouldBlock), n >= MORE, "{n}: {end:?}");
+            }
+        },
+    );
 }

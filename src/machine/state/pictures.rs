@@ -162,7 +162,7 @@ fn each_arrow_is_taken_by_some_seed() {
     let listed: BTreeSet<_> = End::ARROWS.iter().chain(OurEnd::ARROWS).copied().collect();
     let mut missing = listed.clone();
     for seed in 1..10_000 {
-        let _ = crate::machine::world::run(seed, Default::default(), false);
+        let _ = crate::machine::world::run(seed, Default::default());
         TAKEN.with(|taken| missing.retain(|arrow| !taken.borrow().contains(arrow)));
         if missing.is_empty() {
             return;

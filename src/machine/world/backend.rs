@@ -167,7 +167,12 @@ impl World {
         let clock = self.clock();
         let it = &mut self.nodes[node];
         let outstanding = if it.under == Under::Net { self.net.out.len() } else { 0 };
+        let before = it.machine.end.state;
         it.machine.note_outstanding(outstanding, &clock);
+        if it.machine.end.state != before {
+            // Asked now, it has seen progress.
+            it.closing = Some(self.now);
+        }
     }
 
     fn take_in_hand(&mut self, node: usize, due: Due) -> Called {
@@ -221,10 +226,10 @@ impl World {
     }
 
     fn end_run(&mut self, t: usize, node: usize, run: &Run) {
+        // Who has the lease is at it.
+        let is_at_it = self.nodes[..=node].iter().any(|it| it.machine.receive.lent || it.machine.send.lent);
         let it = &mut self.nodes[node];
         it.running = false;
-        // Who has the lease is at it.
-        let is_at_it = it.machine.receive.lent || it.machine.send.lent;
         let then = std::mem::replace(&mut it.done_then, (self.done, Some(self.now)));
         it.idle_runs = if run.did > 0 || is_at_it || then != it.done_then { 0 } else { it.idle_runs + 1 };
         if it.idle_runs > 2 {

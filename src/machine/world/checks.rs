@@ -110,6 +110,14 @@ impl World {
         }
     }
 
+    /// The peer's close_notify: it has come, as far as anybody can look into an engine.
+    fn saw_bye(&self, node: usize) -> bool {
+        match self.is_real {
+            true => self.peer.said_bye(node),
+            false => probe(node, |probe| probe.saw_bye),
+        }
+    }
+
     fn check_read(&mut self, node: usize, data: &[u8], n: usize) {
         if n > 0 {
             if self.nodes[node].read_end.is_some() && !self.nodes[node].ended {
@@ -117,7 +125,7 @@ impl World {
             }
             return self.check_delivered(&data[..n]);
         }
-        let saw_bye = self.is_real || probe(node, |probe| probe.saw_bye);
+        let saw_bye = self.saw_bye(node);
         let machine = &self.nodes[node].machine;
         let said_nothing = machine.tls.traffic().bytes_received == 0 && machine.tls.role() == crate::Role::Server;
         let is_shut = machine.receive.shut;
@@ -125,7 +133,7 @@ impl World {
             self.found("meaning: Ok(0) without a clean end");
         }
         self.check_sticky(node, None);
-        if saw_bye && !self.is_real && !is_shut && self.delivered.count < self.peer.sent.count {
+        if saw_bye && !is_shut && self.delivered.count < self.peer.sent.count {
             self.found("meaning: Ok(0) before all data");
         }
     }
@@ -150,13 +158,14 @@ impl World {
         if let Err(what) = self.delivered.check(data) {
             self.found(&what);
         }
-        if self.delivered.count > self.peer.sent.count && !self.is_real {
+        if self.delivered.count > self.peer.sent.count {
             self.found("meaning: more delivered than sent");
         }
     }
 
     /// A backend is to call this back.
     pub(super) fn check_due(&mut self, node: usize, due: &Due) {
+        let saw_bye = self.saw_bye(node);
         let it = &mut self.nodes[node];
         let (accept_told, close_told) = (it.accept_told, it.close_told);
         let mut found = None;
@@ -193,8 +202,7 @@ impl World {
                 if !own && (it.machine.tls.plain_len() > 0 || !it.machine.tls.has_ended()) && !it.machine.receive.shut {
                     found = Some("delivery: close is told before the data");
                 }
-                if !own && !self.is_real && result.is_ok() {
-                    let saw_bye = probe(node, |probe| probe.saw_bye);
+                if !own && result.is_ok() {
                     let said_nothing = it.machine.tls.traffic().bytes_received == 0;
                     if !saw_bye && !said_nothing && !it.machine.receive.shut {
                         found = Some("meaning: close is told as clean, and was not");

@@ -30,9 +30,7 @@ impl World {
         it.ended = true;
         it.slots = Default::default();
         self.install(node, false);
-        let it = &mut self.nodes[node];
-        it.closing.get_or_insert(self.now);
-        let machine = &mut it.machine;
+        let machine = &mut self.nodes[node].machine;
         if machine.is_returned() {
             return self.part(t, node);
         }
@@ -58,6 +56,10 @@ impl World {
         let clock = self.clock();
         let ret = self.tasks[t].ret.take();
         let under = self.nodes[node].under;
+        if matches!(dropping.stage, Stage::Offered) {
+            self.nodes[node].closing.get_or_insert(self.now);
+        }
+        self.trace(|| format!("t{t} f{node} goes, {} on its way", self.net.out.len()));
         let machine = &mut self.nodes[node].machine;
         match dropping.stage {
             Stage::Offered => {
@@ -74,7 +76,9 @@ impl World {
             }
             Stage::Closing if machine.lingers() => self.read_away(t, node, READS),
             Stage::ReadingAway(left) => match ret {
-                Some(Ret::Performed(Performed::Dry | Performed::Panicked)) => self.read_away(t, node, 0),
+                Some(Ret::Performed(Performed::Dry | Performed::Passing | Performed::Panicked)) => {
+                    self.read_away(t, node, 0)
+                }
                 _ => self.read_away(t, node, left),
             },
             Stage::Closing | Stage::Elsewhere | Stage::Aborted => self.part(t, node),

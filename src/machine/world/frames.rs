@@ -8,7 +8,7 @@ use super::ops::Op;
 use super::session::probe;
 use super::World;
 use crate::error::Error;
-use crate::machine::{Call, Job, Kind, Patience, Step, Tries, Which};
+use crate::machine::{most_receives, Call, Job, Kind, Patience, Step, Tries, Which};
 use crate::sys::Ready;
 
 /// A thread, or a backend.
@@ -74,6 +74,10 @@ pub(super) enum Performed {
     Some,
     Dry,
     Full,
+    /// A signal has interrupted it.
+    Again,
+    /// A stream that waits by itself has given up, for now.
+    Passing,
     Panicked,
 }
 
@@ -97,7 +101,7 @@ impl World {
         match task.stack.last() {
             Some(Frame::Io(io)) => self.can_go_on(io),
             Some(_) => true,
-            None => self.has_event(t),
+            None => self.has_event(t) || self.has_loop_event(t),
         }
     }
 
@@ -112,6 +116,9 @@ impl World {
         }
         if self.tasks[t].stack.is_empty() {
             self.begin_run(t);
+            if self.tasks[t].stack.is_empty() {
+                return self.turn_loop(t);
+            }
         }
         self.dispatch(t);
     }
@@ -122,7 +129,7 @@ impl World {
             Some(Frame::Offer(node, all, ret)) => {
                 let performed = self.tasks[t].ret.take();
                 match performed {
-                    Some(Ret::Performed(Performed::Full)) => self.offered(t, node, *ret),
+                    Some(Ret::Performed(Performed::Full | Performed::Passing)) => self.offered(t, node, *ret),
                     Some(Ret::Performed(Performed::Panicked)) => {
                         self.give(t, node, Ret::Call(Ended::Panicked, Vec::new()));
                     }
@@ -247,13 +254,29 @@ impl World {
         let never = frame.call.patience == Patience::Never;
         match self.tasks[t].ret.take() {
             Some(Ret::Performed(Performed::Some)) if frame.reading => {
-                (frame.dry, frame.known) = (never, false);
+                let gives_all = self.nodes[node].under == Under::Net && self.is_polled();
                 frame.received += 1;
-                if never && frame.received > 1 && frame.call.kind != Kind::Close {
-                    self.found("work: a call that does not wait has received twice");
+                let most = most_receives(frame.call.kind);
+                (frame.dry, frame.known) = (never && gives_all && frame.received >= most, false);
+                if never
+                    && gives_all
+                    && frame.received > 2
+                    && !matches!(frame.call.kind, Kind::Close | Kind::CloseClean)
+                {
+                    self.found("work: a call that does not wait has received more than twice");
                 }
             }
             Some(Ret::Performed(Performed::Dry)) => frame.dry = true,
+            Some(Ret::Performed(Performed::Passing)) => {
+                let CallFrame { call, data, id, .. } = *frame;
+                let kind = call.kind;
+                let ended = match self.nodes[node].machine.abandon(call) {
+                    0 => Ended::WouldBlock,
+                    n => Ended::Done(Ok(n)),
+                };
+                self.note_ended(t, node, kind, id, &data, &ended);
+                return self.give(t, node, Ret::Call(ended, Vec::new()));
+            }
             Some(Ret::Performed(Performed::Panicked)) => {
                 let CallFrame { call, data, id, .. } = *frame;
                 let kind = call.kind;

@@ -77,6 +77,7 @@ impl World {
         let performed = self.give_back(*io);
         if performed == Performed::Some {
             self.done += 1;
+            self.io += 1;
         }
         self.trace(|| format!("t{t} gave back: {performed:?}"));
         self.tasks[t].ret = Some(Ret::Performed(performed));
@@ -91,6 +92,11 @@ impl World {
         if matches!(io.job, Job::Receive(_) | Job::Send(..)) && self.panics() {
             let which = if matches!(io.job, Job::Receive(_)) { Which::Receive } else { Which::Send };
             return Stage::Panicked(which);
+        }
+        if self.hiccups > 0 && self.rng.one_in(self.hiccups) {
+            if let Some(stage) = self.hiccup(io) {
+                return stage;
+            }
         }
         match &mut io.job {
             Job::Receive(_) => {
@@ -128,6 +134,19 @@ impl World {
                 Stage::Plain
             }
             Job::GiveBack(..) => Stage::Plain,
+        }
+    }
+
+    /// Nothing was transferred, for no reason of the stream's: a signal; or, where the stream waits by itself, its time-out.
+    fn hiccup(&mut self, io: &mut Io) -> Option<Stage> {
+        let gives_up = self.nodes[io.node].machine.manner() == Manner::Blocks && self.rng.percent(70);
+        let performed = if gives_up { Performed::Passing } else { Performed::Again };
+        match &mut io.job {
+            Job::Receive(_) => Some(Stage::Received(Received::Nothing, performed)),
+            Job::Send(_, flight, _) => {
+                Some(Stage::Sent(std::mem::take(flight), Sent::Nothing(After::Nothing), performed))
+            }
+            _ => None,
         }
     }
 
@@ -196,9 +215,11 @@ impl World {
             _ => return Stage::Plain,
         };
         let Under::File(inner) = self.nodes[io.node].under else { return Stage::Plain };
+        let blocks = self.nodes[io.node].machine.manner() == Manner::Blocks;
         match (&mut io.job, ended) {
             (Job::Receive(_), Ended::Panicked) => Stage::Panicked(Which::Receive),
             (_, Ended::Panicked) => Stage::Panicked(Which::Send),
+            (Job::Receive(_), Ended::WouldBlock) if blocks => Stage::Received(Received::Nothing, Performed::Passing),
             (Job::Receive(_), Ended::WouldBlock) => Stage::Received(Received::Nothing, Performed::Dry),
             (Job::Receive(_), Ended::Done(Ok(0))) => Stage::Received(Received::End, Performed::Some),
             (Job::Receive(_), Ended::Done(Ok(_))) => {
@@ -217,11 +238,13 @@ impl World {
                         Stage::Sent(flight, Sent::Took(after), Performed::Some)
                     }
                     Ended::Done(Err(e)) => Stage::Sent(flight, Sent::Failed(wrapped(&e)), Performed::Some),
+                    _ if blocks => Stage::Sent(flight, Sent::Nothing(After::Nothing), Performed::Passing),
                     _ => Stage::Sent(flight, Sent::Full(After::Nothing), Performed::Full),
                 }
             }
             (_, Ended::Done(Ok(_))) => Stage::Sent(Buffer::default(), Sent::Took(After::Nothing), Performed::Some),
             (_, Ended::Done(Err(e))) => Stage::Sent(Buffer::default(), Sent::Failed(wrapped(&e)), Performed::Some),
+            _ if blocks => Stage::Sent(Buffer::default(), Sent::Nothing(After::Push), Performed::Passing),
             _ => Stage::Sent(Buffer::default(), Sent::Full(After::Push), Performed::Full),
         }
     }

@@ -5,13 +5,16 @@
 //! |---|---|
 //! | `rng`, `tags` | chance; bytes that tell where they come from |
 //! | `net`, `peer`, `session` | the stream; who is at its other end; TLS records without cryptography |
+//! | `manners`, `real` | what peers do; real engines at both ends |
 //! | `node`, `frames`, `io`, `backend`, `dropping` | what `drive` is in earnest: the lock, the calls, the jobs, the backend, the last handle |
-//! | `ops` | what users and their callbacks do |
+//! | `ops`, `looper` | what users and their callbacks do; an event loop of a user's own |
+//! | `setup` | what a seed decides at the beginning |
 //! | `checks`, `rest` | what must hold after each step, and at rest |
 //! | `rules` | old rules put back, which the world must find |
 //!
 //! `cargo test --lib world` runs a thousand seeds. `SSLFILE_WORLD_SEEDS=1000000 cargo test --release --lib world` runs as
-//! many as it says; `SSLFILE_WORLD_SEED=7` runs that one, and tells what happens.
+//! many as it says; `SSLFILE_WORLD_SEED=7` runs that one, and tells what happens. One seed in a thousand has real engines at
+//! both ends; with `SSLFILE_WORLD_REAL=1` beside it the one has.
 
 mod backend;
 #[cfg(test)]
@@ -20,27 +23,30 @@ mod checks;
 mod dropping;
 mod frames;
 mod io;
+mod looper;
+mod manners;
 mod net;
 mod node;
 mod ops;
 mod peer;
+mod real;
 mod rest;
 mod rng;
 mod rules;
 mod session;
+mod setup;
 mod tags;
 
 use std::time::{Duration, Instant};
 
-use super::{Clock, Machine, Manner, Setup};
-use crate::role::Role;
+use super::Clock;
 use frames::Task;
+use looper::Looper;
 use net::Net;
-use node::{Node, Under};
-use ops::{Accepted, Op};
-use peer::{Manners, Peer};
+use node::Node;
+use ops::Accepted;
+use peer::Peer;
 use rng::Rng;
-use session::Plan;
 use tags::Counted;
 
 pub(crate) use rules::OldRules;
@@ -51,6 +57,15 @@ impl Clock for At {
     fn now(&self) -> Instant {
         self.0
     }
+}
+
+/// What a seed does not decide.
+#[derive(Clone, Copy, Default)]
+pub(in crate::machine) struct How {
+    pub rules: OldRules,
+    pub traces: bool,
+    /// With real engines, whatever the seed says.
+    pub real: bool,
 }
 
 pub(super) struct World {
@@ -67,12 +82,18 @@ pub(super) struct World {
     delivered: Counted,
     found: Option<String>,
     steps: u64,
+    life: Life,
     rests: u64,
     /// Jobs that came to something, and callbacks.
     done: u64,
+    /// Jobs alone.
+    io: u64,
     traces: bool,
     /// Of each so many uses of the stream one panics; 0: none.
     panics: usize,
+    /// Of each so many one fails for now; 0: none.
+    hiccups: usize,
+    looper: Option<Looper>,
     /// Of what is written and read.
     size: usize,
     pause_above: usize,
@@ -86,6 +107,9 @@ pub(super) struct World {
     closed_well: bool,
     /// Somebody was told that something was lost.
     lost: bool,
+    /// A close does not wait for the peer's end; and one has been asked for.
+    is_hasty: bool,
+    has_hurried: bool,
     kept_over: Option<usize>,
 }
 
@@ -95,138 +119,6 @@ fn beginning() -> Instant {
 }
 
 impl World {
-    pub(super) fn new(seed: u64, rules: OldRules, traces: bool) -> World {
-        let mut rng = Rng::new(seed);
-        let mut net = Net::new(&mut rng);
-        // A flood that fills what there is to be filled.
-        let drowns = rng.one_in(800);
-        let manner = match rng.below(10) {
-            _ if drowns => Manner::Polled,
-            0 => Manner::Blocks,
-            1 => Manner::Tried,
-            _ => Manner::Polled,
-        };
-        let levels = 1 + usize::from(rng.percent(15) && !drowns);
-        let has_backend = manner == Manner::Polled && rng.percent(45) && !drowns;
-        let manners = if rng.percent(30) { Manners::Good } else { rng.pick(&peer::ALL) };
-        let close_timeout = match rng.below(4) {
-            0 => Duration::ZERO,
-            1 => Duration::from_micros(1 + rng.size(2_000_000) as u64),
-            _ => super::CLOSE_TIMEOUT,
-        };
-        let limit = rng.pick(&[1, 100, 3000, 20_000, 256 * 1024, 256 * 1024]);
-        let time = |rng: &mut Rng, percent| {
-            rng.percent(percent).then(|| Duration::from_micros(1 + rng.size(5_000_000) as u64))
-        };
-        let polled = manner == Manner::Polled;
-        let setup = Setup {
-            manner,
-            over_file: false,
-            nonblocking: manner == Manner::Tried
-                || (polled && !drowns && rng.percent(if has_backend { 70 } else { 25 })),
-            read_timeout: time(&mut rng, if polled && !drowns { 10 } else { 0 }),
-            write_timeout: time(&mut rng, if polled { 10 } else { 0 }),
-            close_timeout,
-            handshake_timeout: match rng.below(4) {
-                0 => Some(None),
-                1 if rng.percent(30) => Some(time(&mut rng, 100)),
-                _ => None,
-            },
-            send_limit: limit,
-        };
-        let mut plans = Vec::new();
-        for level in 0..levels {
-            plans.push(Plan {
-                level,
-                role: if rng.percent(50) { Role::Client } else { Role::Server },
-                is_tls13: rng.percent(70),
-                fragment: rng.pick(&[1, 60, 1000, 16 * 1024, 16 * 1024]),
-                tickets: rng.below(4),
-            });
-        }
-        let nodes: Vec<Node> = plans
-            .iter()
-            .map(|plan| {
-                let setup = Setup { over_file: plan.level > 0, ..setup.clone() };
-                let mut connection = plan.connection();
-                connection.set_old_rule_e(rules.e);
-                let mut machine = Machine::new(connection, &setup);
-                machine.old_rules = rules;
-                let under = if plan.level == 0 { Under::Net } else { Under::File(plan.level - 1) };
-                Node::new(machine, under)
-            })
-            .collect();
-        let ours: Vec<_> = plans.iter().map(|plan| (plan.role == Role::Client, plan.is_tls13)).collect();
-        let mut peer = Peer::new(manners, &ours, net.room_in, &mut rng);
-        // Nothing takes for ever that goes at all.
-        let most = net.room_out.min(net.room_peer).min(net.piece).saturating_mul(16);
-        let size = rng.pick(&[3, 200, 3000, 3000, 40_000, 200_000, 200_000]).min(most);
-        if drowns {
-            (net.room_in, net.piece) = (1 << 20, usize::MAX);
-            peer.drown();
-        }
-        let threads = if drowns { 1 } else { rng.pick(&[1, 1, 2, 2, 3, 4, 6]) };
-        let pause_above = rng.pick(&[1, 1000, 100_000, usize::MAX]);
-        let panics = if rng.percent(8) { 1 + rng.below(60) } else { 0 };
-        let mut world = World {
-            rng,
-            now: beginning(),
-            net,
-            peer,
-            nodes,
-            tasks: (0..=threads).map(|_| Task::default()).collect(),
-            has_backend,
-            writes: Vec::new(),
-            delivered: Counted::default(),
-            found: None,
-            steps: 0,
-            rests: 0,
-            done: 0,
-            traces,
-            panics,
-            size,
-            pause_above,
-            biggest: 0,
-            patience: if close_timeout.is_zero() { super::CLOSE_TIMEOUT } else { close_timeout },
-            scratch: vec![0; 64 * 1024],
-            is_real: false,
-            is_over: false,
-            closed_well: false,
-            lost: false,
-            kept_over: None,
-        };
-        world.open(drowns);
-        world
-    }
-
-    /// One file takes the other over.
-    fn open(&mut self, drowns: bool) {
-        let top = self.top();
-        if self.has_backend {
-            self.enter(0);
-        }
-        for node in 0..top {
-            let lent = self.nodes[node].machine.lend();
-            assert!(lent.is_ok(), "a fresh file can be lent");
-            self.nodes[node].home = self.nodes[node].place;
-            self.left_backend(node);
-            self.release(node);
-            if self.nodes[node].home {
-                self.enter(node + 1);
-            }
-        }
-        if self.has_backend {
-            let set = [(); 4].map(|()| self.rng.percent(85));
-            self.begin_op(1, top, Op::Install(set));
-            self.release(top);
-        }
-        if drowns && self.rng.percent(80) {
-            let op = self.rng.pick(&[Op::CloseClean, Op::CloseClean, Op::Close]);
-            self.begin_op(1, top, op);
-        }
-        self.trace_beginning();
-    }
-
     pub(super) fn top(&self) -> usize {
         self.nodes.len() - 1
     }
@@ -307,7 +199,7 @@ impl World {
                     let t = self.rng.below(self.tasks.len());
                     if self.is_runnable(t) {
                         self.step(t);
-                    } else if t > 0 && self.tasks[t].stack.is_empty() && self.rng.percent(60) {
+                    } else if t > 0 && self.tasks[t].stack.is_empty() && self.looper.is_none() && self.rng.percent(60) {
                         let op = self.any_op(self.top());
                         self.begin_op(t, self.top(), op);
                     }
@@ -317,18 +209,33 @@ impl World {
     }
 
     pub(super) fn run(&mut self) -> Option<String> {
+        if self.rng.percent(70) {
+            self.get_open();
+        }
         self.live();
+        let top = &self.nodes[self.top()].machine;
+        self.life.opened = top.tls.is_handshake_done();
+        self.life.stayed = top.state() == super::State::Open;
         self.finish();
         self.found.take()
     }
 }
 
-/// What comes of a seed; the error says what does not hold.
-pub(in crate::machine) fn run(seed: u64, rules: OldRules, traces: bool) -> Result<u64, String> {
-    let mut world = World::new(seed, rules, traces);
+/// What came of a seed.
+#[derive(Clone, Copy, Default)]
+pub(in crate::machine) struct Life {
+    pub steps: u64,
+    /// It got through its handshake; and was still open when nothing was left to chance.
+    pub opened: bool,
+    pub stayed: bool,
+}
+
+/// The error says what does not hold.
+pub(in crate::machine) fn run(seed: u64, how: How) -> Result<Life, String> {
+    let mut world = World::new(seed, how);
     match world.run() {
-        Some(what) => Err(format!("{what} ({:?})", world.peer.manners)),
-        None => Ok(world.steps),
+        Some(what) => Err(format!("{what} ({:?}{})", world.peer.manners, if world.is_real { ", real" } else { "" })),
+        None => Ok(Life { steps: world.steps, ..world.life }),
     }
 }
 
@@ -340,20 +247,17 @@ mod tests {
         std::env::var(name).ok()?.parse().ok()
     }
 
-    #[test]
-    fn holds_in_every_world() {
-        if let Some(seed) = number("SSLFILE_WORLD_SEED") {
-            let result = run(seed, OldRules::default(), true);
-            assert!(result.is_ok(), "seed {seed}: {result:?}");
-            return;
-        }
-        let seeds = number("SSLFILE_WORLD_SEEDS").unwrap_or(if cfg!(debug_assertions) { 1000 } else { 10_000 });
-        let first = number("SSLFILE_WORLD_FIRST").unwrap_or(1);
+    fn all_hold(first: u64, seeds: u64, how: How) {
         let begun = Instant::now();
-        let (mut steps, mut failed) = (0, std::collections::BTreeMap::<String, (u64, u64)>::new());
+        let mut failed = std::collections::BTreeMap::<String, (u64, u64)>::new();
+        let (mut steps, mut opened, mut stayed) = (0, 0, 0);
         for seed in first..first + seeds {
-            match run(seed, OldRules::default(), false) {
-                Ok(n) => steps += n,
+            match run(seed, how) {
+                Ok(life) => {
+                    steps += life.steps;
+                    opened += u64::from(life.opened);
+                    stayed += u64::from(life.stayed);
+                }
                 Err(what) => {
                     let kind = what.split(|c: char| c.is_ascii_digit()).next().unwrap_or_default().to_string();
                     let kind = if kind.is_empty() || kind == "f" { what } else { kind };
@@ -361,10 +265,28 @@ mod tests {
                 }
             }
         }
-        println!("{seeds} seeds, {steps} steps, {:?}", begun.elapsed());
+        println!("{seeds} seeds, {steps} steps, {opened} opened, {stayed} stayed open, {:?}", begun.elapsed());
         for (what, (times, seed)) in &failed {
             println!("SSLFILE_WORLD_SEED={seed}: {what} ({times} times)");
         }
         assert!(failed.is_empty(), "{failed:?}");
+    }
+
+    #[test]
+    fn holds_in_every_world() {
+        if let Some(seed) = number("SSLFILE_WORLD_SEED") {
+            let real = number("SSLFILE_WORLD_REAL").is_some();
+            let result = run(seed, How { traces: true, real, ..How::default() });
+            assert!(result.is_ok(), "seed {seed}: {:?}", result.err());
+            return;
+        }
+        let seeds = number("SSLFILE_WORLD_SEEDS").unwrap_or(if cfg!(debug_assertions) { 1000 } else { 10_000 });
+        all_hold(number("SSLFILE_WORLD_FIRST").unwrap_or(1), seeds, How::default());
+    }
+
+    #[test]
+    fn holds_with_real_engines() {
+        let seeds = number("SSLFILE_WORLD_REAL").unwrap_or(if cfg!(debug_assertions) { 50 } else { 300 });
+        all_hold(number("SSLFILE_WORLD_FIRST").unwrap_or(1), seeds, How { real: true, ..How::default() });
     }
 }

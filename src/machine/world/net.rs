@@ -84,6 +84,10 @@ pub(super) struct Net {
     pub peer_gone: bool,
     /// Most bytes a receive gives, and a send takes, at a time; not always.
     pub piece: usize,
+    /// What an edge-triggered poller has told of: something has come; there is room again where there was not enough.
+    pub came: u64,
+    pub opened: u64,
+    wants_room: bool,
 }
 
 impl Net {
@@ -106,6 +110,9 @@ impl Net {
             peer_reset: false,
             peer_gone: false,
             piece: rng.pick(&[1, 100, 2000, usize::MAX, usize::MAX]),
+            came: 0,
+            opened: 0,
+            wants_room: false,
         }
     }
 
@@ -152,6 +159,7 @@ impl Net {
             return Err(io::ErrorKind::BrokenPipe);
         }
         let room = self.room_out.saturating_sub(self.out.len());
+        self.wants_room |= room < bytes.len();
         if room == 0 {
             return Err(io::ErrorKind::WouldBlock);
         }
@@ -173,6 +181,10 @@ impl Net {
         }
         let n = if rng.percent(50) { n } else { rng.upto(n) };
         self.out.move_to(&mut self.to_peer, n);
+        if self.wants_room && self.writable() {
+            self.wants_room = false;
+            self.opened += 1;
+        }
         true
     }
 
@@ -187,15 +199,23 @@ impl Net {
         }
         let n = bytes.len().min(self.room_in.saturating_sub(self.to_us.len()));
         self.to_us.push(&bytes[..n]);
+        self.came += u64::from(n > 0);
         n
     }
 
     pub fn reset_by_peer(&mut self, keeps_input: bool) {
         self.reset = true;
+        (self.came, self.opened) = (self.came + 1, self.opened + 1);
         self.out.clear();
         if !keeps_input {
             self.to_us.clear();
         }
+    }
+
+    /// The peer ends its direction.
+    pub fn end_of_peer(&mut self) {
+        self.fin = true;
+        self.came += 1;
     }
 
     fn reset_peer(&mut self) {

@@ -141,12 +141,12 @@ impl World {
     /// The file's lock is given up.
     pub(super) fn release(&mut self, node: usize) {
         self.check_step(node);
+        if self.nodes[node].place && !self.nodes[node].running {
+            self.tell_backend(node);
+        }
         let stir = self.nodes[node].machine.take_stir();
         if !self.nodes[node].parked.is_empty() {
             self.wake(node, stir);
-        }
-        if self.nodes[node].place && !self.nodes[node].running {
-            self.tell_backend(node);
         }
         drop(self.nodes[node].machine.tls.take_alerts());
     }
@@ -171,9 +171,10 @@ impl World {
     }
 
     fn tell_backend(&mut self, node: usize) {
+        let is_due = self.nodes[node].machine.is_due();
         let (wanted, alarm) = self.wanted(node);
         let wants_input = self.nodes[node].machine.wants_input();
-        let is_due = self.nodes[node].machine.is_due() || (wants_input && self.is_ready(node));
+        let is_due = is_due || (wants_input && self.is_ready(node));
         let it = &mut self.nodes[node];
         (it.watched, it.alarm) = (wanted, alarm);
         it.ready |= is_due;

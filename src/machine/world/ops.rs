@@ -87,6 +87,7 @@ impl World {
             }
             Op::Handshake => return self.call(t, node, Kind::Handshake, false, Vec::new(), None, 0),
             Op::Close => {
+                self.has_hurried |= self.is_hasty;
                 (it.wrote, it.ended) = (true, true);
                 it.closing.get_or_insert(self.now);
                 if in_background {

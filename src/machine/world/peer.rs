@@ -1,68 +1,13 @@
 //! Who is at the other end: layers of records as `session` has them (one for each file), and manners, bad ones mostly.
 
+mod hearing;
+
+use super::manners::Manners;
 use super::net::Net;
+use super::real::Real;
 use super::rng::Rng;
-use super::session::{
-    record, ALERT, ANSWER, CLIENT_HELLO, DATA, FINISHED, HANDSHAKE, LONGEST, PROTECTED, SERVER_HELLO, TICKET, UPDATE,
-};
+use super::session::{record, ALERT, ANSWER, CLIENT_HELLO, DATA, HANDSHAKE, LONGEST, PROTECTED, TICKET, UPDATE};
 use super::tags::{Counted, Written};
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Manners {
-    /// Reads, sends now and then, answers a close.
-    Good,
-    /// Reads nothing, ever.
-    Deaf,
-    Flooding,
-    DeafFlooding,
-    /// Asks for answers without end.
-    Updating,
-    DeafUpdating,
-    /// Reads and sends a few bytes at a time.
-    Dripping,
-    HelloThenReset,
-    /// Takes what we send, and says nothing at all.
-    Silent,
-    /// A FIN without close_notify.
-    Cutting,
-    Resetting,
-    ClosingWell,
-    Garbage,
-    /// Records without data: empty ones, tickets, warnings.
-    Barren,
-}
-
-pub(super) const ALL: [Manners; 14] = [
-    Manners::Good,
-    Manners::Deaf,
-    Manners::Flooding,
-    Manners::DeafFlooding,
-    Manners::Updating,
-    Manners::DeafUpdating,
-    Manners::Dripping,
-    Manners::HelloThenReset,
-    Manners::Silent,
-    Manners::Cutting,
-    Manners::Resetting,
-    Manners::ClosingWell,
-    Manners::Garbage,
-    Manners::Barren,
-];
-
-impl Manners {
-    pub fn reads(self) -> bool {
-        !matches!(self, Manners::Deaf | Manners::DeafFlooding | Manners::DeafUpdating)
-    }
-
-    fn floods(self) -> bool {
-        matches!(self, Manners::Flooding | Manners::DeafFlooding)
-    }
-
-    /// Nothing it does costs us data that we have sent.
-    pub fn is_kind(self) -> bool {
-        matches!(self, Manners::Good | Manners::Dripping | Manners::ClosingWell | Manners::Flooding)
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stage {
@@ -94,6 +39,10 @@ pub(super) struct Peer {
     pub saw_alert: bool,
     scratch: Vec<u8>,
     trailing: bool,
+    /// It misbehaves from the first moment, and not only once the handshake is done.
+    is_early: bool,
+    /// With real engines.
+    real: Option<Real>,
 }
 
 impl Peer {
@@ -122,7 +71,28 @@ impl Peer {
             saw_alert: false,
             scratch: Vec::new(),
             trailing: rng.percent(20),
+            is_early: rng.percent(30),
+            real: None,
         }
+    }
+
+    pub fn make_real(&mut self, real: Real) {
+        self.real = Some(real);
+    }
+
+    /// It goes on with what it does.
+    pub fn go_on(&mut self, rng: &mut Rng) {
+        if self.manners.floods() {
+            self.budget += 200 + rng.below(400);
+        }
+    }
+
+    pub fn said_bye(&self, at: usize) -> bool {
+        self.layers[at].said_bye
+    }
+
+    fn hears(&self) -> bool {
+        self.manners.reads() || (!self.is_early && !self.is_open())
     }
 
     /// For a flood that fills what there is to be filled.
@@ -145,7 +115,7 @@ impl Peer {
             return Ok(false);
         }
         let mut did = false;
-        if self.manners.reads() && !net.to_peer.is_empty() {
+        if self.hears() && !net.to_peer.is_empty() {
             let few = self.manners == Manners::Dripping && rng.percent(90);
             let n = net.to_peer.len();
             let n = if few {
@@ -157,8 +127,16 @@ impl Peer {
             };
             let bytes = net.to_peer.as_slice()[..n].to_vec();
             net.to_peer.consume(n);
-            self.layers[0].input.extend_from_slice(&bytes);
-            self.understand()?;
+            match &mut self.real {
+                Some(real) => {
+                    real.hear(&bytes, &mut self.got)?;
+                    self.note_real();
+                }
+                None => {
+                    self.layers[0].input.extend_from_slice(&bytes);
+                    self.understand()?;
+                }
+            }
             did = true;
         }
         did |= self.speak_first();
@@ -206,7 +184,7 @@ impl Peer {
             self.out.extend_from_slice(b"plain");
         }
         if !did && net.our_fin && net.out.is_empty() && net.to_peer.is_empty() && !net.fin {
-            net.fin = true;
+            net.end_of_peer();
             did = true;
         }
         did
@@ -215,6 +193,9 @@ impl Peer {
     fn speak_first(&mut self) -> bool {
         if matches!(self.manners, Manners::Silent) {
             return false;
+        }
+        if let Some(real) = &mut self.real {
+            return real.begin(&mut self.out);
         }
         for at in 0..self.layers.len() {
             let below = at == 0 || self.layers[at - 1].stage == Stage::Done;
@@ -234,6 +215,9 @@ impl Peer {
         }
         let (open, bottom_open) = (self.is_open(), self.layers[0].stage == Stage::Done);
         let last = self.budget == 1;
+        if !open && !self.is_early && self.manners != Manners::HelloThenReset {
+            return false;
+        }
         match self.manners {
             Manners::HelloThenReset => {
                 self.budget -= 1;
@@ -246,7 +230,8 @@ impl Peer {
             Manners::Silent => return false,
             Manners::Garbage if rng.one_in(10) => {
                 self.budget = 0;
-                let junk: Vec<u8> = (0..rng.upto(60)).map(|_| rng.below(256) as u8).collect();
+                let mut junk: Vec<u8> = (0..rng.upto(60)).map(|_| rng.below(256) as u8).collect();
+                junk[0] = 0; // Nobody forges a record by chance.
                 match rng.percent(50) {
                     true => self.out.extend_from_slice(&junk),
                     false => self.say(rng.below(top + 1), rng.pick(&[20, 21, 22, 23, 24]), None, &junk),
@@ -265,7 +250,7 @@ impl Peer {
                 }
                 let n = net.arrive(&self.out);
                 self.out.drain(..n);
-                net.fin = true;
+                net.end_of_peer();
                 net.peer_gone = rng.percent(50);
                 return true;
             }
@@ -286,7 +271,10 @@ impl Peer {
             Manners::Barren => {
                 let at = if open { rng.below(top + 1) } else { 0 };
                 let kind = rng.below(4);
-                for _ in 0..rng.size(64) {
+                // More than is allowed now and then only.
+                let (n, has_data) =
+                    if rng.percent(80) { (rng.upto(14), true) } else { (rng.size(64), rng.percent(50)) };
+                for _ in 0..n {
                     match kind {
                         0 => self.say(at, PROTECTED, Some(DATA), &[]),
                         1 => self.say(at, PROTECTED, Some(TICKET), &[0; 180]),
@@ -294,7 +282,7 @@ impl Peer {
                         _ => self.say(at, PROTECTED, Some(ANSWER), &[0; 20]),
                     }
                 }
-                if open && rng.percent(50) {
+                if open && has_data {
                     self.data(self.size, rng);
                 }
             }
@@ -326,8 +314,25 @@ impl Peer {
         self.scratch = bytes;
     }
 
+    /// What its engines have come to.
+    fn note_real(&mut self) {
+        let Some(real) = &mut self.real else { return };
+        real.take_output(&mut self.out);
+        for (layer, (is_open, saw_bye)) in self.layers.iter_mut().zip(real.state()) {
+            if is_open {
+                layer.stage = Stage::Done;
+            }
+            layer.saw_bye |= saw_bye;
+        }
+        self.saw_bye |= self.layers[self.top()].saw_bye;
+    }
+
     /// A record of this layer, in records of those below.
     fn say(&mut self, at: usize, kind: u8, first: Option<u8>, body: &[u8]) {
+        if let Some(real) = &mut self.real {
+            real.say(at, (kind == PROTECTED).then_some(body));
+            return self.note_real();
+        }
         if at == 0 {
             return record(kind, first, body, &mut self.out);
         }
@@ -336,65 +341,5 @@ impl Peer {
         for chunk in whole.chunks(LONGEST) {
             self.say(at - 1, PROTECTED, Some(DATA), chunk);
         }
-    }
-
-    fn understand(&mut self) -> Result<(), String> {
-        for at in 0..self.layers.len() {
-            let input = std::mem::take(&mut self.layers[at].input);
-            let mut rest = input.as_slice();
-            while let [kind, _, _, high, low, more @ ..] = rest {
-                let n = usize::from(*high) * 256 + usize::from(*low);
-                if more.len() < n {
-                    break;
-                }
-                let (body, behind) = more.split_at(n);
-                rest = behind;
-                self.take(at, *kind, body)?;
-            }
-            self.layers[at].input = rest.to_vec();
-        }
-        Ok(())
-    }
-
-    fn take(&mut self, at: usize, kind: u8, body: &[u8]) -> Result<(), String> {
-        let (is_client, is_tls13, stage) = (self.layers[at].is_client, self.layers[at].is_tls13, self.layers[at].stage);
-        let is_last = at == self.top();
-        if self.layers[at].saw_bye {
-            return Err(format!("delivery: a record of type {kind} behind our close_notify"));
-        }
-        match (kind, body.first().copied().unwrap_or(0)) {
-            (PROTECTED, DATA) if is_last => return self.got.take(&body[1..]),
-            (PROTECTED, DATA) => self.layers[at + 1].input.extend_from_slice(&body[1..]),
-            (PROTECTED, UPDATE) => self.say(at, PROTECTED, Some(ANSWER), &[0; 20]),
-            (PROTECTED, _) => {}
-            (ALERT, 1) => {
-                self.layers[at].saw_bye = true;
-                self.saw_bye |= is_last;
-            }
-            (ALERT, _) => self.saw_alert = true,
-            (HANDSHAKE, CLIENT_HELLO) if !is_client && stage == Stage::Begin => {
-                self.layers[at].stage = Stage::Helloed;
-                if self.manners != Manners::Silent {
-                    self.say(at, HANDSHAKE, Some(SERVER_HELLO), &[0; 700]);
-                }
-            }
-            (HANDSHAKE, SERVER_HELLO) if is_client => {
-                self.say(at, HANDSHAKE, Some(FINISHED), &[0; 40]);
-                if is_tls13 {
-                    self.layers[at].stage = Stage::Done;
-                }
-            }
-            (HANDSHAKE, FINISHED) => {
-                self.layers[at].stage = Stage::Done;
-                if !is_client {
-                    match is_tls13 {
-                        true => self.say(at, PROTECTED, Some(TICKET), &[0; 200]),
-                        false => self.say(at, HANDSHAKE, Some(FINISHED), &[0; 40]),
-                    }
-                }
-            }
-            other => return Err(format!("meaning: the peer got {other:?} in {stage:?}")),
-        }
-        Ok(())
     }
 }

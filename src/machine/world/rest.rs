@@ -33,6 +33,27 @@ impl World {
         self.found("liveness: never at rest");
     }
 
+    /// The handshake is got over with, through a stream that is wide open: there is more to be seen behind it.
+    pub(super) fn get_open(&mut self) {
+        const WIDE: usize = 1 << 16;
+        let top = self.top();
+        let net = &mut self.net;
+        let narrow = [net.room_in, net.room_out, net.room_peer, net.piece];
+        (net.room_in, net.room_out, net.room_peer, net.piece) = (WIDE, WIDE, WIDE, WIDE);
+        let mut in_vain = 0;
+        for _ in 0..400 {
+            let machine = &self.nodes[top].machine;
+            if machine.settled() || machine.is_over() || self.found.is_some() || in_vain > 3 {
+                break;
+            }
+            if self.looper.is_none() && self.tasks[1].stack.is_empty() {
+                self.begin_op(1, top, Op::Handshake);
+            }
+            in_vain = if self.round() { 0 } else { in_vain + 1 };
+        }
+        [self.net.room_in, self.net.room_out, self.net.room_peer, self.net.piece] = narrow;
+    }
+
     /// Each once. Says whether anything has changed.
     fn round(&mut self) -> bool {
         let mut any = self.act();
@@ -44,6 +65,10 @@ impl World {
                 }
                 self.step(t);
                 any = true;
+                // A flood waits for nobody.
+                if self.peer.manners.floods() && self.peer.is_open() {
+                    self.act();
+                }
             }
         }
         any
@@ -56,6 +81,7 @@ impl World {
             all.extend(node.parked.iter().filter_map(|parked| parked.until));
             all.extend(node.alarm.filter(|_| node.place));
         }
+        all.extend(self.looper.as_ref().and_then(|looper| looper.until()));
         for task in &self.tasks {
             if let Some(Frame::Io(io)) = task.stack.last() {
                 all.extend(io.slice);
@@ -66,6 +92,7 @@ impl World {
 
     fn check_rest(&mut self) {
         self.rests += 1;
+        self.check_loop();
         for node in 0..self.nodes.len() {
             self.check_parked(node);
             self.check_backend(node);
@@ -174,6 +201,7 @@ impl World {
         self.is_over = true;
         let top = self.top();
         self.settle();
+        self.looper = None;
         if self.found.is_some() {
             return;
         }
@@ -181,6 +209,7 @@ impl World {
             self.user(top, Op::Pause(false));
         }
         self.check_all_sent(top);
+        self.peer.go_on(&mut self.rng);
         let how = self.rng.below(10);
         match how {
             0 => self.user(top, Op::CloseClean),
@@ -267,9 +296,10 @@ impl World {
         top.gone
             && was_open
             && self.peer.manners.is_kind()
-            && self.peer.manners != super::peer::Manners::Flooding
+            && self.peer.manners != super::manners::Manners::Flooding
             && !self.net.reset
             && !self.lost
+            && !self.has_hurried
             && self.patience >= super::super::CLOSE_TIMEOUT
             && self.is_polled()
             && top.machine.last_error().is_none()
