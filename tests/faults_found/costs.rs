@@ -152,7 +152,7 @@ fn on_each_engine_alone(name: &str, test: fn(Engine)) {
 
 #[test]
 fn a_record_that_stays_incomplete_costs_its_own_length() {
-    const FILES: usize = 200;
+    const FILES: usize = 50;
     on_each_engine_alone("faults_found::costs::a_record_that_stays_incomplete_costs_its_own_length", |engine| {
         let backend = Backend::new().expect("backend");
         let role = sslfile::Role::Server;
