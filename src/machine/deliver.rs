@@ -271,7 +271,7 @@ impl Machine {
     pub fn interest(&self) -> Interest {
         let is_ending = self.end.is_under_way() && !self.is_done();
         // What comes behind a handshake whose last words we can't get rid of waits for them.
-        let is_full = !self.settled() && self.tls.ahead() >= self.limit();
+        let is_full = !self.settled() && (self.tls.is_input_over() || self.tls.ahead() >= self.limit());
         let is_wanted = !self.receive.shut || !self.settled() || is_ending;
         Interest {
             // After `shutdown(Read)` what comes is of use to a handshake and to an end that is under way only.

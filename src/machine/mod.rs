@@ -241,7 +241,9 @@ impl Machine {
         }
         if self.receive.shut && self.settled() {
             // Nobody will read it, and the end is behind it.
+            let had_ended = self.tls.has_ended();
             self.tls.discard_all();
+            self.stir.state |= had_ended != self.tls.has_ended();
         }
         if self.end.is_under_way() {
             self.step_end(clock);

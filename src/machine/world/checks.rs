@@ -82,7 +82,7 @@ impl World {
     /// The end that is under way has time still.
     pub(super) fn check_closing(&mut self, node: usize) {
         let it = &self.nodes[node];
-        let bounded = it.machine.can_try() && it.machine.end.is_closing();
+        let bounded = it.machine.can_try() && it.machine.end.is_closing() && !it.gone;
         let Some(since) = it.closing.filter(|_| bounded) else { return };
         if self.now >= since + 2 * self.patience {
             let (state, lingers) = (it.machine.end.state, it.machine.lingers());

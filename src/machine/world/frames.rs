@@ -384,6 +384,7 @@ impl World {
 
     pub(super) fn lose(&mut self, node: usize, which: Which) {
         let clock = self.clock();
+        self.lost = true;
         self.nodes[node].machine.lease_lost(which, &clock);
     }
 

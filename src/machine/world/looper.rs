@@ -83,6 +83,7 @@ impl Looper {
             Doing::Waking if self.closes => Doing::Closing,
             Doing::Waking => Doing::Reading,
             Doing::Reading if count.is_some_and(|n| n > 0) => Doing::Reading,
+            Doing::Reading if matches!(ended, Some(Ended::Panicked)) => Doing::Reading,
             Doing::Reading => {
                 self.read_over |= !blocked;
                 Doing::Writing

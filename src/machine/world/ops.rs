@@ -48,7 +48,7 @@ pub(super) enum Accepted {
 impl World {
     pub(super) fn begin_op(&mut self, t: usize, node: usize, op: Op) {
         self.trace(|| format!("t{t} f{node} {op:?}"));
-        self.tasks[t].last = None;
+        (self.tasks[t].last, self.tasks[t].ret) = (None, None);
         self.done += 1;
         if self.nodes[node].dropped {
             self.tasks[t].ret = Some(Ret::Unit);
@@ -170,7 +170,9 @@ impl World {
                 }
             }
             Op::Questions => self.ask_questions(node),
-            Op::Drop => return self.begin_dropping(t, node),
+            // Who has a call under way has a handle.
+            Op::Drop if self.can_drop(node) => return self.begin_dropping(t, node),
+            Op::Drop => {}
         }
         self.tasks[t].ret = Some(Ret::Unit);
         self.release(node);

@@ -237,7 +237,7 @@ impl World {
         let machine = &self.nodes[top].machine;
         let is_calm = machine.settled() && machine.tls.failure().is_none() && machine.write_error().is_none();
         // Without a backend nobody sends what was left between calls.
-        let goes = self.nodes[top].place;
+        let goes = self.nodes[top].place && !self.nodes[top].running;
         if goes && is_calm && self.peer.manners.reads() && machine.unsent() > 0 && !self.net.reset {
             self.found("liveness: at rest, and accepted bytes are not sent to a peer that reads");
         }
