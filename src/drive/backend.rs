@@ -55,9 +55,7 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
             self.rested.notify_all();
         }
         locked.running = None;
-        if locked.machine.lingers() {
-            locked.note_outstanding();
-        }
+        locked.note_outstanding();
         self.let_go(locked);
         if let Some(panic) = panic {
             resume_unwind(panic);
@@ -95,9 +93,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
             // The backend has forgotten it.
             self.alarm = None;
         }
-        if self.machine.lingers() {
-            self.note_outstanding();
-        }
+        self.note_outstanding();
         if happened.disarmed {
             self.watched = Happened::default();
         }
@@ -142,9 +138,12 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
     }
 
+    #[inline]
     pub(super) fn note_outstanding(&mut self) {
-        let outstanding = self.shared.stream.unacknowledged();
-        self.machine.note_outstanding(outstanding, &Real);
+        if self.machine.asks_for_outstanding() {
+            let outstanding = self.shared.stream.unacknowledged();
+            self.machine.note_outstanding(outstanding, &Real);
+        }
     }
 
     /// It has no backend any more.

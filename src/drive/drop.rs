@@ -1,5 +1,6 @@
 //! The last handle goes: nobody can use the file any more. Never blocks, and calls no callback.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -19,6 +20,9 @@ const READS: usize = 16;
 const READ: usize = 64 * 1024;
 /// How long a drop waits for a stream that can't be tried.
 const WAIT: Duration = Duration::from_millis(100);
+/// Threads that do so at once, at most: what is dropped beyond that ends as if it were cut.
+const ENDING_ELSEWHERE: usize = 64;
+static ELSEWHERE: AtomicUsize = AtomicUsize::new(0);
 
 impl<S: Transport, F: Face<S>> Shared<S, F> {
     pub fn last_handle_gone(self: &Arc<Self>) {
@@ -89,6 +93,18 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
     /// This stream can only be written to by waiting for it, and a drop must not wait: another thread does, and gets a moment to
     /// do it in.
     fn end_elsewhere(self: &Arc<Self>) {
+        /// Counts itself.
+        struct Counted;
+        impl Drop for Counted {
+            fn drop(&mut self) {
+                ELSEWHERE.fetch_sub(1, Ordering::AcqRel);
+            }
+        }
+        let others = ELSEWHERE.fetch_add(1, Ordering::AcqRel);
+        let counted = Counted;
+        if others >= ENDING_ELSEWHERE {
+            return self.stream.abandon();
+        }
         let (done, finished) = mpsc::channel();
         let shared = self.clone();
         let thread = thread::Builder::new().name("sslfile-drop".to_string()).spawn(move || {
@@ -98,6 +114,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
             drop(locked);
             shared.stream.abandon();
             drop(shared);
+            drop(counted);
             let _ = done.send(());
         });
         if thread.is_ok() {

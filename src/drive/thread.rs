@@ -73,6 +73,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         let mut known = false;
         let mut received = 0;
         loop {
+            self.note_outstanding();
             let waits = match poll(&mut self.machine, &mut call) {
                 Step::Done(result) => {
                     self.offer();

@@ -104,7 +104,8 @@ macro_rules! events {
             /// Takes all callbacks away. Inside a callback it takes the running one too: it is not put back, and not among
             /// those that are given out. From another thread it waits until the callback at hand has returned, and gives that
             /// one out too; when it has returned nothing is called any more. So a callback must not wait for a thread that
-            /// does this.
+            /// does this; nor may two callbacks, in two backends, each take those of the other's file, or move it
+            /// ([`set_backend`](Self::set_backend)): they would wait for each other.
             ///
             /// Callbacks need not be taken away to be freed: see [`Callbacks`](crate::Callbacks).
             pub fn take_callbacks(&self) -> crate::Callbacks<$file<S>> {

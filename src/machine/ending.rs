@@ -15,8 +15,6 @@ pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 /// The system tells nobody that all has been acknowledged: it is asked now and then.
 #[derive(Clone, Copy, Debug)]
 struct Linger {
-    /// What was on its way when that was last asked.
-    outstanding: usize,
     /// When to ask again, and how long after that.
     ask: Option<(Instant, Duration)>,
 }
@@ -33,6 +31,8 @@ pub(super) struct Ending {
     stream_ended: bool,
     /// Nobody has a handle any more, and something may still be on its way.
     linger: Option<Linger>,
+    /// What the peer had not acknowledged when that was last asked.
+    outstanding: Option<usize>,
     /// `close` in a backend has done what goes at once; the rest is the backend's.
     pub held: bool,
 }
@@ -45,6 +45,7 @@ impl Ending {
             owes_stream_end: false,
             stream_ended: false,
             linger: None,
+            outstanding: None,
             held: false,
         }
     }
@@ -126,26 +127,37 @@ impl Machine {
 
     /// The last handle has gone, and something may still be on its way: so many bytes that the system knows of.
     pub fn linger(&mut self, outstanding: usize) {
-        self.end.linger = Some(Linger { outstanding, ask: None });
+        self.end.linger = Some(Linger { ask: None });
+        self.end.outstanding = Some(outstanding);
     }
 
     pub fn lingers(&self) -> bool {
         self.end.lingers()
     }
 
-    /// How much of what was sent the peer has not acknowledged, asked while the file lingers: less than before is progress,
-    /// and with nothing left there is nothing to wait for.
+    /// It matters how much of what was sent the peer has not acknowledged: the system tells of room late, when much of it is
+    /// there.
+    pub fn asks_for_outstanding(&self) -> bool {
+        self.end.is_closing()
+    }
+
+    /// How much that is: less than before is progress; and with nothing left there is nothing to linger for.
     pub fn note_outstanding(&mut self, bytes: usize, clock: &impl Clock) {
         let patience = self.end.patience();
+        let taken = self.end.outstanding.replace(bytes).is_some_and(|before| bytes < before);
+        if let End::Flush { progress } = &mut self.end.state {
+            if taken {
+                *progress = clock.now();
+            }
+        }
         let (Some(linger), End::Drain { until }) = (&mut self.end.linger, &mut self.end.state) else { return };
         if bytes == 0 {
             return self.finish(Ok(()));
         }
         let now = clock.now();
-        if bytes < linger.outstanding {
+        if taken {
             *until = now + patience;
         }
-        linger.outstanding = bytes;
         match &mut linger.ask {
             None => linger.ask = Some((now + FIRST_ASKED, FIRST_ASKED)),
             Some((at, after)) if now >= *at => {

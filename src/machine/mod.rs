@@ -209,6 +209,10 @@ impl Machine {
             self.send.ask_end();
         }
         self.receive.shut |= read;
+        if self.receive.shut && self.settled() {
+            // What is there already, too: the end is behind it.
+            self.tls.discard_all();
+        }
         self.stir.state = true;
     }
 

@@ -474,3 +474,24 @@ fn a_failure_to_send_after_the_end_was_told_is_told_to_the_write_callback() {
         assert!(wake_ups(&backend) <= 2, "spinning after the end");
     });
 }
+
+#[test]
+fn the_end_is_told_after_shutdown_of_reading_with_data_in_front_of_it_that_nobody_took() {
+    on_each_engine_and_role(|engine, role| {
+        for paused in [false, true] {
+            let backend = Backend::new().expect("backend");
+            let (file, mut peer, log) = logged_pair(engine, role, &backend);
+            match paused {
+                true => file.pause_reading(true),
+                false => file.clear_read_callback(),
+            }
+            peer.write_all(b"nobody wants this").expect("write");
+            end_well(peer);
+            settle(&backend);
+            assert_eq!(log.closes(), []);
+            file.shutdown(Shutdown::Read).expect("shutdown");
+            turn_until(&backend, || !log.closes().is_empty());
+            assert_eq!(log.closes(), [Ok(())]);
+        }
+    });
+}

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use sslfile::{Backend, Callbacks, Connection, Engine, Role, SslFile, SslListener, Version};
 
-use crate::common::{client_context, pattern, server_context, tls_pair, until_busy, NAME};
+use crate::common::{client_context, pattern, server_context, tls_pair, tls_pair_with, until_busy, NAME};
 use crate::evil::{file_pair, DATA};
 use crate::rig::{on_each_engine, on_each_engine_and_role, pair, reset, settle, turn_until, Log, Peer, Told};
 
@@ -236,5 +236,33 @@ fn n_a_non_blocking_read_after_close_clean_gives_what_is_left_and_then_the_end()
             assert_eq!({ &client }.read(&mut buf).expect("the end"), 0);
         }
         other.join().expect("other").expect("close_clean");
+    });
+}
+
+/// The system tells of room late, when much of it is there; what the peer takes meanwhile counts.
+#[test]
+fn i_close_waits_for_a_peer_that_reads_slowly_and_never_stops() {
+    const ALL: usize = 12 << 20;
+    on_each_engine(|engine| {
+        let ours = SslFile::options().close_timeout(Duration::from_millis(600));
+        let (client, server) =
+            tls_pair_with(ours, &client_context(engine), SslFile::options(), &server_context(engine));
+        client.send(&vec![7; ALL]).expect("send");
+        assert!(client.unsent() > 0, "the system has taken all of it");
+        let reader = thread::spawn(move || {
+            let (begin, mut got, mut buf) = (Instant::now(), 0, vec![0; 32 << 10]);
+            loop {
+                match { &server }.read(&mut buf).expect("read") {
+                    0 => return got,
+                    n => got += n,
+                }
+                if begin.elapsed() < Duration::from_secs(3) {
+                    thread::sleep(Duration::from_millis(40));
+                }
+            }
+        });
+        client.close().expect("the peer has never stopped reading");
+        drop(client);
+        assert_eq!(reader.join().expect("reader"), ALL);
     });
 }
