@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
 use sslfile::{Backend, Callbacks, Engine, SslFile};
 
-use crate::common::{client_context, engines, tcp_pair, test_in_child, until_busy, within, LONG, NAME};
+use crate::common::{client_context, engines, server_context, tcp_pair, test_in_child, until_busy, within, LONG, NAME};
 use crate::rig::{on_each_engine_and_role, open, pair, settle, shaking_peer, turn_until, Log, Peer};
 
 const AHEAD: u64 = 64 << 10;
@@ -204,4 +204,27 @@ fn at_most_1024_dropped_files_linger_and_the_oldest_goes_first() {
             }
         },
     );
+}
+
+/// Streams that can only be written to by waiting for them, whose peers take nothing.
+#[test]
+fn at_most_64_threads_say_the_end_on_streams_that_wait() {
+    within(LONG, || {
+        let engine = engines()[0];
+        let peers: Vec<_> = (0..70)
+            .map(|_| {
+                let (a, b) = tcp_pair();
+                let server = thread::spawn(move || SslFile::server(b, &server_context(engine)).expect("server"));
+                let client =
+                    SslFile::client(sslfile::ReadWrite::new(a), &client_context(engine), NAME).expect("client");
+                client.send(&vec![7; 12 << 20]).expect("queued");
+                drop(client);
+                server.join().expect("server")
+            })
+            .collect();
+        let tasks = std::fs::read_dir("/proc/self/task").expect("tasks").flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        assert_eq!(names.filter(|name| name.trim() == "sslfile-drop").count(), 64);
+        drop(peers);
+    });
 }
