@@ -54,7 +54,8 @@ pub(crate) struct Shared<S, F> {
     pub stream: S,
     /// `None` for a file without TLS.
     pub context: Option<Context>,
-    pub inherited: Inherited,
+    /// Of the socket, as it was found: to be put back.
+    read_timeout: Option<Duration>,
     /// The peer's name, for errors. Asked for at the beginning: a stream that was reset does not know it any more.
     pub peer: String,
     /// Those that users have. A backend has an `Arc` of its own, which does not count.
@@ -149,7 +150,7 @@ impl<S: Transport, F> Shared<S, F> {
         Shared {
             stream,
             context: context.cloned(),
-            inherited,
+            read_timeout: inherited.read_timeout,
             peer,
             handles: AtomicUsize::new(1),
             busy_poll,
@@ -195,11 +196,21 @@ impl<S: Transport, F> Shared<S, F> {
         }
     }
 
+    /// The stream is as it was before there was a file on it. Says what it could not take back.
+    fn give_back(&self, unread: Vec<u8>) -> Vec<u8> {
+        self.stream.give_back(&self.inherited(), unread)
+    }
+
+    fn inherited(&self) -> Inherited {
+        Inherited { read_timeout: self.read_timeout, ..Inherited::default() }
+    }
+
     /// The stream as it was, and what was read from it and not consumed.
     pub fn into_stream(self) -> (S, Vec<u8>) {
+        let inherited = self.inherited();
         let unread = match self.core.into_inner().machine.into_unread() {
             Ok(leftover) => leftover,
-            Err(unread) => self.stream.give_back(&self.inherited, unread),
+            Err(unread) => self.stream.give_back(&inherited, unread),
         };
         (self.stream, unread)
     }

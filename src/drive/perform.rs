@@ -102,7 +102,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
             Job::GiveBack(receive, send, unread) => {
                 // First: it will watch the same descriptor.
                 self.unwatch();
-                let leftover = self.unlocked(|| shared.stream.give_back(&shared.inherited, unread));
+                let leftover = self.unlocked(|| shared.give_back(unread));
                 self.machine.given_back(receive, send, leftover);
                 Performed::Some
             }

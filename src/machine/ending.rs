@@ -30,7 +30,7 @@ pub(super) struct Ending {
     /// Both directions of the stream have been ended, or are about to be.
     stream_ended: bool,
     /// Nobody has a handle any more, and something may still be on its way.
-    linger: Option<Linger>,
+    linger: Option<Box<Linger>>,
     /// What the peer had not acknowledged when that was last asked.
     outstanding: Option<usize>,
     /// `close` in a backend has done what goes at once; the rest is the backend's.
@@ -127,7 +127,7 @@ impl Machine {
 
     /// The last handle has gone, and something may still be on its way: so many bytes that the system knows of.
     pub fn linger(&mut self, outstanding: usize) {
-        self.end.linger = Some(Linger { ask: None });
+        self.end.linger = Some(Box::new(Linger { ask: None }));
         self.end.outstanding = Some(outstanding);
     }
 
@@ -276,7 +276,7 @@ impl Machine {
             End::Flush { .. } if self.old_passes_by => None,
             End::Flush { progress } if self.can_try() => progress.checked_add(self.end.patience()),
             End::Drain { until } => {
-                let asked = self.end.linger.and_then(|linger| linger.ask);
+                let asked = self.end.linger.as_ref().and_then(|linger| linger.ask);
                 Some(asked.map_or(until, |(at, _)| at.min(until)))
             }
             End::Clean { since } if self.driven && self.outcome.own.is_none() => {

@@ -3,14 +3,37 @@
 #![doc = include_str!("calls.md")]
 
 use std::io;
+use std::ops::{Deref, DerefMut};
 
 use super::state::{End, State};
 use super::Machine;
 use crate::connection::write_shut_down;
 use crate::error::{Error, ErrorKind};
 
+/// Made when there is something to tell: a connection that is well has none.
 #[derive(Debug, Default)]
-pub(super) struct Outcome {
+pub(super) struct Outcome(Option<Box<Facts>>);
+
+static NOTHING: Facts =
+    Facts { send_failure: None, handshake_cut: None, broken: None, lost: false, own: None, own_given: false };
+
+impl Deref for Outcome {
+    type Target = Facts;
+
+    #[inline]
+    fn deref(&self) -> &Facts {
+        self.0.as_deref().unwrap_or(&NOTHING)
+    }
+}
+
+impl DerefMut for Outcome {
+    fn deref_mut(&mut self) -> &mut Facts {
+        self.0.get_or_insert_default()
+    }
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Facts {
     /// The stream takes nothing more.
     pub send_failure: Option<Error>,
     /// The same, when the peer still needed our part of the handshake: the handshake has failed too.

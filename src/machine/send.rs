@@ -339,7 +339,9 @@ impl Machine {
 
     /// Nothing more goes out; what was accepted and not sent is lost.
     pub(super) fn drop_output(&mut self) {
-        self.outcome.lost |= self.unsent() > 0;
+        if self.unsent() > 0 {
+            self.outcome.lost = true;
+        }
         let send = &mut self.send;
         send.queue.clear();
         send.flight.clear();
