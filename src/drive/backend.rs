@@ -47,11 +47,11 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
             });
             calls += usize::from(!matches!(due, Due::Forget));
             let in_hand = locked.take_in_hand(due);
-            locked.calling = locked.running;
+            locked.calling = true;
             drop(locked);
             panic = in_callback(|| self.call_back(in_hand, scratch)).err();
             locked = self.lock();
-            locked.calling = None;
+            locked.calling = false;
             self.rested.notify_all();
         }
         locked.running = None;

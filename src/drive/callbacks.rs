@@ -62,10 +62,10 @@ impl<S: Transport, F> Shared<S, F> {
     pub fn take_callbacks(&self) -> Callbacks<F> {
         let me = thread::current().id();
         let mut locked = self.lock();
-        if locked.calling.is_some_and(|thread| thread != me) {
+        if locked.is_called_by_another(me) {
             locked.machine.hold_callbacks(true);
             locked.settle_accounts();
-            while locked.core.calling.is_some_and(|thread| thread != me) {
+            while locked.core.is_called_by_another(me) {
                 self.rested.wait(&mut locked.core);
             }
             locked.machine.hold_callbacks(false);

@@ -84,8 +84,8 @@ pub(crate) struct Core<F> {
     home: Option<Place>,
     /// The thread that runs the file for its backend.
     running: Option<ThreadId>,
-    /// The same, while a callback is at hand.
-    calling: Option<ThreadId>,
+    /// It has a callback at hand.
+    calling: bool,
     /// What the backend has been told.
     watched: Happened,
     alarm: Option<Instant>,
@@ -163,7 +163,7 @@ impl<S: Transport, F> Shared<S, F> {
                 place: None,
                 home: None,
                 running: None,
-                calling: None,
+                calling: false,
                 watched: Happened::default(),
                 alarm: None,
                 unwatched: false,
@@ -315,6 +315,11 @@ impl<S: Transport, F> Locked<'_, S, F> {
 }
 
 impl<F> Core<F> {
+    /// Another thread than this has a callback at hand.
+    fn is_called_by_another(&self, me: ThreadId) -> bool {
+        self.calling && self.running != Some(me)
+    }
+
     /// What the backend should wait for.
     fn wanted(&self, stream: &impl Transport) -> (Happened, Option<Instant>) {
         if self.machine.is_returned() {

@@ -64,8 +64,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
     where
         T: Accepted,
     {
-        // Nobody but a backend watches for room between calls.
-        if self.place.is_none() {
+        // Nobody but a backend watches for room between calls, unless another call waits for it.
+        if self.place.is_none() && !self.is_room_awaited() {
             self.machine.room();
         }
         let never = call.patience == Patience::Never;
@@ -85,6 +85,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 }
                 Step::Wait(waits) => waits,
             };
+            // A reader leaves it to a writer who waits for room to send what there is.
+            let leaves_it = waits.writable && call.kind == Kind::Read && self.is_room_awaited();
+            let waits = Waits { writable: waits.writable && !leaves_it, ..waits };
             let tries = Tries { receive: waits.readable && !dry, send: waits.writable, offer: false };
             let Some(job) = self.machine.job(tries) else {
                 match never {
@@ -121,9 +124,19 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
     }
 
+    /// Another call waits for room in the stream, and sends when it is there.
+    #[inline]
+    fn is_room_awaited(&self) -> bool {
+        self.parked.iter().any(|sleeper| !sleeper.rung && sleeper.waits.writable)
+    }
+
     /// How long a receive may take, if nobody else waits for anything and nothing is to be sent meanwhile.
     fn patience(&self, call: &Call, waits: &Waits) -> Briefly {
-        let is_alone = self.parked.is_empty() && !waits.writable && self.machine.manner() == Manner::Polled;
+        // Whoever waits for room alone misses nothing meanwhile.
+        let only_for_room = |sleeper: &Parked| sleeper.waits.writable && !sleeper.waits.readable;
+        let is_alone = !waits.writable
+            && self.machine.manner() == Manner::Polled
+            && self.parked.iter().all(|sleeper| sleeper.rung || only_for_room(sleeper));
         if !is_alone {
             return Briefly::No;
         }

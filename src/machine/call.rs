@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::outcome::interrupted;
+use super::send::Ticket;
 use super::{Clock, Machine};
 use crate::error::{Error, ErrorKind};
 
@@ -68,7 +69,7 @@ pub(crate) struct Waits {
     pub receive_lease: bool,
     pub send_lease: bool,
     /// Its turn to write.
-    pub turn: Option<u64>,
+    pub turn: Option<Ticket>,
     /// It would wait for this as well, if nobody else did.
     pub may_send: bool,
     pub may_receive: bool,

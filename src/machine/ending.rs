@@ -12,10 +12,14 @@ use crate::error::{Error, ErrorKind};
 /// The default of `SslOptions::close_timeout`.
 pub(crate) const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The system tells nobody that all has been acknowledged: it is asked now and then.
-#[derive(Clone, Copy, Debug)]
-struct Linger {
-    /// When to ask again, and how long after that.
+/// What the peer has not acknowledged. The system tells nobody of it: it is asked now and then.
+#[derive(Clone, Copy, Debug, Default)]
+struct Outstanding {
+    /// When that was last asked.
+    bytes: Option<usize>,
+    /// Nobody has a handle any more, and something may still be on its way.
+    lingers: bool,
+    /// When to ask again, for what lingers, and how long after that.
     ask: Option<(Instant, Duration)>,
 }
 
@@ -29,10 +33,8 @@ pub(super) struct Ending {
     pub owes_stream_end: bool,
     /// Both directions of the stream have been ended, or are about to be.
     stream_ended: bool,
-    /// Nobody has a handle any more, and something may still be on its way.
-    linger: Option<Box<Linger>>,
-    /// What the peer had not acknowledged when that was last asked.
-    outstanding: Option<usize>,
+    /// Made when it is asked for: most connections never do.
+    outstanding: Option<Box<Outstanding>>,
     /// `close` in a backend has done what goes at once; the rest is the backend's.
     pub held: bool,
 }
@@ -44,7 +46,6 @@ impl Ending {
             close_timeout,
             owes_stream_end: false,
             stream_ended: false,
-            linger: None,
             outstanding: None,
             held: false,
         }
@@ -69,7 +70,7 @@ impl Ending {
     }
 
     pub fn lingers(&self) -> bool {
-        self.linger.is_some()
+        self.outstanding.as_ref().is_some_and(|outstanding| outstanding.lingers)
     }
 
     /// How long to wait for the peer to take something. That `close` should not wait for the peer's end is no licence to lose
@@ -127,8 +128,7 @@ impl Machine {
 
     /// The last handle has gone, and something may still be on its way: so many bytes that the system knows of.
     pub fn linger(&mut self, outstanding: usize) {
-        self.end.linger = Some(Box::new(Linger { ask: None }));
-        self.end.outstanding = Some(outstanding);
+        self.end.outstanding = Some(Box::new(Outstanding { bytes: Some(outstanding), lingers: true, ask: None }));
     }
 
     pub fn lingers(&self) -> bool {
@@ -144,13 +144,17 @@ impl Machine {
     /// How much that is: less than before is progress; and with nothing left there is nothing to linger for.
     pub fn note_outstanding(&mut self, bytes: usize, clock: &impl Clock) {
         let patience = self.end.patience();
-        let taken = self.end.outstanding.replace(bytes).is_some_and(|before| bytes < before);
+        let outstanding = self.end.outstanding.get_or_insert_default();
+        let taken = outstanding.bytes.replace(bytes).is_some_and(|before| bytes < before);
         if let End::Flush { progress } = &mut self.end.state {
             if taken {
                 *progress = clock.now();
             }
         }
-        let (Some(linger), End::Drain { until }) = (&mut self.end.linger, &mut self.end.state) else { return };
+        let End::Drain { until } = &mut self.end.state else { return };
+        if !outstanding.lingers {
+            return;
+        }
         if bytes == 0 {
             return self.finish(Ok(()));
         }
@@ -158,8 +162,8 @@ impl Machine {
         if taken {
             *until = now + patience;
         }
-        match &mut linger.ask {
-            None => linger.ask = Some((now + FIRST_ASKED, FIRST_ASKED)),
+        match &mut outstanding.ask {
+            None => outstanding.ask = Some((now + FIRST_ASKED, FIRST_ASKED)),
             Some((at, after)) if now >= *at => {
                 *after *= 2;
                 *at = now + *after;
@@ -276,7 +280,7 @@ impl Machine {
             End::Flush { .. } if self.old_passes_by => None,
             End::Flush { progress } if self.can_try() => progress.checked_add(self.end.patience()),
             End::Drain { until } => {
-                let asked = self.end.linger.as_ref().and_then(|linger| linger.ask);
+                let asked = self.end.outstanding.as_ref().and_then(|outstanding| outstanding.ask);
                 Some(asked.map_or(until, |(at, _)| at.min(until)))
             }
             End::Clean { since } if self.driven && self.outcome.own.is_none() => {

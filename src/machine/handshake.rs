@@ -12,18 +12,23 @@ const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
 pub(super) struct Handshaking {
+    /// Until it is done, and what the peer needs of it has been handed to the stream.
+    under_way: Option<Box<UnderWay>>,
+    time: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct UnderWay {
     /// As it was set, if it was.
     timeout: Option<Option<Duration>>,
     begun: Option<Instant>,
     deadline: Option<Instant>,
-    time: Option<Duration>,
-    /// It is done, and what the peer needs of it has been handed to the stream.
-    flown: bool,
 }
 
 impl Handshaking {
     pub fn new(timeout: Option<Option<Duration>>, needless: bool) -> Handshaking {
-        Handshaking { timeout, begun: None, deadline: None, time: None, flown: needless }
+        let under_way = UnderWay { timeout, begun: None, deadline: None };
+        Handshaking { under_way: (!needless).then(|| Box::new(under_way)), time: None }
     }
 }
 
@@ -31,12 +36,12 @@ impl Machine {
     /// The handshake has come to its end, good or bad.
     #[inline]
     pub fn settled(&self) -> bool {
-        self.shake.flown || self.tls.failure().is_some()
+        self.has_flown() || self.tls.failure().is_some()
     }
 
     #[inline]
     pub(super) fn has_flown(&self) -> bool {
-        self.shake.flown
+        self.shake.under_way.is_none()
     }
 
     /// How long it took on this end.
@@ -46,9 +51,11 @@ impl Machine {
 
     /// As far as that goes without I/O.
     pub(super) fn shake_hands(&mut self, clock: &impl Clock) {
-        let begun = *self.shake.begun.get_or_insert_with(|| clock.now());
-        if self.shake.deadline.is_none() {
-            self.shake.deadline = self.handshake_limit().and_then(|limit| clock.now().checked_add(limit));
+        let limit = self.handshake_limit();
+        let Some(under_way) = &mut self.shake.under_way else { return };
+        let begun = *under_way.begun.get_or_insert_with(|| clock.now());
+        if under_way.deadline.is_none() {
+            under_way.deadline = limit.and_then(|limit| clock.now().checked_add(limit));
         }
         let outcome = self.tls.handshake();
         if outcome.is_ok() && self.shake.time.is_none() {
@@ -57,7 +64,7 @@ impl Machine {
         }
         // A server's tickets may go when they will.
         if outcome.is_ok() && (self.is_drained() || self.tls.output_is_optional()) {
-            self.shake.flown = true;
+            self.shake.under_way = None;
             self.note_timeouts(clock);
             self.stir.state = true;
         }
@@ -68,11 +75,13 @@ impl Machine {
     fn handshake_limit(&self) -> Option<Duration> {
         let is_users = self.nonblocking && !self.driven;
         let default = (!is_users).then_some(HANDSHAKE_TIMEOUT);
-        self.shake.timeout.unwrap_or(default).filter(|_| self.manner == Manner::Polled)
+        let set = self.shake.under_way.as_ref().and_then(|under_way| under_way.timeout);
+        set.unwrap_or(default).filter(|_| self.manner == Manner::Polled)
     }
 
     pub(super) fn handshake_deadline(&self) -> Option<Instant> {
-        self.shake.deadline.filter(|_| !self.tls.is_handshake_done() && self.tls.failure().is_none())
+        let deadline = self.shake.under_way.as_ref()?.deadline;
+        deadline.filter(|_| !self.tls.is_handshake_done() && self.tls.failure().is_none())
     }
 
     pub(super) fn expire_handshake(&mut self, now: Instant) {

@@ -1,6 +1,6 @@
 //! What is to be sent, in the order in which it goes: ciphertext that was refused, the connection's output, the queue, our end.
 
-use std::collections::VecDeque;
+use std::num::NonZeroU64;
 
 use super::job::{SendLease, Sent};
 use super::state::{Drawn, End, OurEnd};
@@ -21,6 +21,9 @@ pub(crate) enum After {
     /// It is a file itself, and could not send on yet what it has taken.
     Push,
 }
+
+/// A writer's place in the order of writers.
+pub(crate) type Ticket = NonZeroU64;
 
 pub(super) struct Sending {
     pub limit: usize,
@@ -44,10 +47,10 @@ pub(super) struct Sending {
     pub is_last: bool,
     pub end: OurEnd,
     /// The write whose turn it is: what it writes is in one piece.
-    pub current: Option<u64>,
+    pub current: Option<Ticket>,
     /// Those that wait for theirs.
-    pub tickets: VecDeque<u64>,
-    next_ticket: u64,
+    pub tickets: Vec<Ticket>,
+    drawn: u64,
     /// Bytes ever taken out of the queue, less those that were put in front of others.
     pub loaded: i64,
     /// How often all output has been handed to the stream.
@@ -70,8 +73,8 @@ impl Sending {
             is_last: false,
             end: OurEnd::Open,
             current: None,
-            tickets: VecDeque::new(),
-            next_ticket: 0,
+            tickets: Vec::new(),
+            drawn: 0,
             loaded: 0,
             drained: 0,
         }
@@ -98,19 +101,19 @@ impl Sending {
         self.current.is_none() && self.tickets.is_empty()
     }
 
-    pub fn is_turn_of(&self, ticket: u64) -> bool {
-        self.current.is_none() && self.tickets.front() == Some(&ticket)
+    pub fn is_turn_of(&self, ticket: Ticket) -> bool {
+        self.current.is_none() && self.tickets.first() == Some(&ticket)
     }
 
-    pub fn draw_ticket(&mut self) -> u64 {
-        self.next_ticket += 1;
-        self.next_ticket
+    pub fn draw_ticket(&mut self) -> Ticket {
+        self.drawn += 1;
+        Ticket::MIN.saturating_add(self.drawn)
     }
 
     /// The turn is this ticket's from now on. What is in the queue goes first.
-    pub fn begin_turn(&mut self, ticket: u64) {
-        if self.tickets.front() == Some(&ticket) {
-            self.tickets.pop_front();
+    pub fn begin_turn(&mut self, ticket: Ticket) {
+        if self.tickets.first() == Some(&ticket) {
+            self.tickets.remove(0);
         }
         self.current = Some(ticket);
         self.ahead = self.queue.len();
@@ -127,7 +130,7 @@ impl Sending {
         self.loaded -= bytes.len() as i64;
     }
 
-    pub fn leave(&mut self, ticket: u64) {
+    pub fn leave(&mut self, ticket: Ticket) {
         if self.current == Some(ticket) {
             self.current = None;
             self.ahead = 0;

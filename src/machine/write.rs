@@ -6,13 +6,14 @@
 
 use super::call::{Call, Patience, Step, Waits};
 use super::outcome::taken;
+use super::send::Ticket;
 use super::{Clock, Kind, Machine, Manner};
 use crate::error::Error;
 
 /// How far a call that writes has come.
 #[derive(Debug, Default)]
 pub(crate) struct Progress {
-    pub ticket: Option<u64>,
+    pub ticket: Option<Ticket>,
     /// Bytes of its data that have been encrypted.
     pub done: usize,
     /// All its data is with the stream; it stays for what others have left in the queue behind it.
@@ -111,7 +112,7 @@ impl Machine {
                     return Some(self.would_block(call));
                 }
                 let ticket = self.send.draw_ticket();
-                self.send.tickets.push_back(ticket);
+                self.send.tickets.push(ticket);
                 call.write.ticket = Some(ticket);
                 let waits = Waits { turn: Some(ticket), ..self.waits_of_writers() };
                 return Some(self.wait(call, waits, clock));
