@@ -2,16 +2,25 @@
 
 use std::io;
 use std::net::Shutdown;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::alert_queue::InCall;
 use super::perform::Briefly;
 use super::{Core, Locked, Real, Shared};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
-use crate::machine::{not_open, taken, Interest, Kind, Machine, Tries};
+use crate::machine::{not_open, taken, Deadlines, Interest, Kind, Machine, Tries};
 use crate::stream::Transport;
 use crate::sys::Ready;
+
+/// Of the kinds that a time-out may be told as: whether it is `WouldBlock`.
+pub(crate) fn tells_would_block(kind: io::ErrorKind) -> io::Result<bool> {
+    match kind {
+        io::ErrorKind::TimedOut => Ok(false),
+        io::ErrorKind::WouldBlock => Ok(true),
+        _ => Err(Error::invalid_input(format!("a time-out is told as TimedOut or WouldBlock, not as {kind:?}")).into()),
+    }
+}
 
 /// Who asks.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -228,6 +237,30 @@ impl<S: Transport, F> Shared<S, F> {
             None => {}
         }
         set(&mut locked.machine, timeout);
+        Ok(())
+    }
+
+    pub fn set_deadline(
+        &self,
+        at: Option<Instant>,
+        which: impl FnOnce(&mut Deadlines) -> &mut Option<Instant>,
+    ) -> io::Result<()> {
+        let mut locked = self.lock();
+        locked.check_free()?;
+        if at.is_some() {
+            self.needs_polling("a deadline")?;
+        }
+        let mut deadlines = locked.machine.deadlines();
+        *which(&mut deadlines) = at;
+        locked.machine.set_deadlines(deadlines);
+        Ok(())
+    }
+
+    pub fn set_timeout_kind(&self, kind: io::ErrorKind) -> io::Result<()> {
+        let tells_would_block = tells_would_block(kind)?;
+        let mut locked = self.lock();
+        locked.check_free()?;
+        locked.machine.set_tells_would_block(tells_would_block);
         Ok(())
     }
 

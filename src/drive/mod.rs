@@ -37,7 +37,7 @@ use crate::sync::{now, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard};
 use crate::sys::Doorbell;
 use alert_queue::AlertWatch;
 
-pub(crate) use calls::Caller;
+pub(crate) use calls::{tells_would_block, Caller};
 
 /// The real one.
 pub(crate) struct Real;
@@ -371,6 +371,8 @@ impl Setup {
             close_timeout,
             handshake_timeout: None,
             send_limit,
+            deadlines: inherited.deadlines,
+            tells_would_block: inherited.tells_would_block,
         }
     }
 }

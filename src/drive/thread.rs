@@ -88,6 +88,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
             // A reader leaves it to a writer who waits for room to send what there is.
             let leaves_it = waits.writable && call.kind == Kind::Read && self.is_room_awaited();
             let waits = Waits { writable: waits.writable && !leaves_it, ..waits };
+            let never = never || call.hasty;
             let tries = Tries { receive: waits.readable && !dry, send: waits.writable, offer: false };
             let Some(job) = self.machine.job(tries) else {
                 match never {
@@ -127,7 +128,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
     /// Another call waits for room in the stream, and sends when it is there.
     #[inline]
     fn is_room_awaited(&self) -> bool {
-        self.parked.iter().any(|sleeper| !sleeper.rung && sleeper.waits.writable)
+        // What a file inside waits for on its behalf may have changed since.
+        let is_own = !self.shared.stream.is_file();
+        is_own && self.parked.iter().any(|sleeper| !sleeper.rung && sleeper.waits.writable)
     }
 
     /// How long a receive may take, if nobody else waits for anything and nothing is to be sent meanwhile.

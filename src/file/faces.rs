@@ -60,6 +60,37 @@ macro_rules! events {
                 Ok(self.shared().ask().machine.write_timeout())
             }
 
+            /// A point in time from which on reads (`peek`, and with TLS `handshake` and `close_clean`) that would have to
+            /// wait give `TimedOut`: for what takes many calls, as `read_exact` and a whole answer do. It counts for calls
+            /// that wait already, which then end, and for all handles, until another is set; one in the past counts at
+            /// once, and `None`, the default, never. What is there is given even then, and nothing is half-done. Beside a
+            /// time-out the earlier one counts. On a non-blocking file `TimedOut` takes the place of `WouldBlock`.
+            ///
+            /// With a read callback in a backend the connection ends then with `TimedOut`, unless reading has ended.
+            ///
+            /// Errors: `Unsupported` for a stream without a descriptor; `ResourceBusy` while another file has this one.
+            ///
+            /// Go's `net.Conn.SetReadDeadline`.
+            pub fn set_read_deadline(&self, at: Option<std::time::Instant>) -> std::io::Result<()> {
+                self.shared().set_deadline(at, |deadlines| &mut deadlines.read)
+            }
+
+            /// The same for `write` and `flush`. In a backend: the connection ends with `TimedOut` if something is unsent
+            /// then.
+            pub fn set_write_deadline(&self, at: Option<std::time::Instant>) -> std::io::Result<()> {
+                self.shared().set_deadline(at, |deadlines| &mut deadlines.write)
+            }
+
+            /// How a call is told that its time-out or its deadline has passed: `TimedOut`, the default, or `WouldBlock`, as
+            /// std's `TcpStream` has it on Unix, for code that looks for that. The cause inside is
+            /// [`ErrorKind::TimedOut`](crate::ErrorKind) all the same. What ends the connection stays `TimedOut`: the
+            /// handshake's time-out, and those of `close` and of a backend.
+            ///
+            /// Errors: `InvalidInput` for any other kind; `ResourceBusy` while another file has this one.
+            pub fn set_timeout_kind(&self, kind: std::io::ErrorKind) -> std::io::Result<()> {
+                self.shared().set_timeout_kind(kind)
+            }
+
             /// As `read`, and the bytes stay to be read.
             pub fn peek(&self, buf: &mut [u8]) -> std::io::Result<usize> {
                 if buf.is_empty() {

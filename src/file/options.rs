@@ -3,7 +3,7 @@ use std::io;
 use std::net::{SocketAddr, TcpStream};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::{OpenError, SslFile, ToServer};
 use crate::backend::Backend;
@@ -11,8 +11,8 @@ use crate::connection::Connection;
 use crate::context::Context;
 use crate::drive::alert_queue::InCall;
 use crate::drive::handle::{Face, Handle};
-use crate::drive::Shared;
-use crate::error::Error;
+use crate::drive::{tells_would_block, Shared};
+use crate::error::{Error, ErrorKind};
 use crate::machine::{Machine, Setup, CLOSE_TIMEOUT};
 use crate::role::Role;
 use crate::stream::{Inherited, Stream};
@@ -31,7 +31,7 @@ pub enum Handshake {
 /// How to open a file, in the manner of `fs::OpenOptions`. From [`SslFile::options`].
 ///
 /// ```no_run
-/// use std::time::Duration;
+/// use std::time::{Duration, Instant};
 /// use sslfile::{Context, SslFile, Version};
 /// # fn main() -> std::io::Result<()> {
 /// let file = SslFile::options()
@@ -55,6 +55,8 @@ pub struct SslOptions {
     send_limit: usize,
     already_read: Vec<u8>,
     backend: Option<Backend>,
+    connect_timeout: Option<Duration>,
+    timeout_kind: io::ErrorKind,
     peer: Option<SocketAddr>,
     fresh: bool,
 }
@@ -75,6 +77,8 @@ impl SslOptions {
             send_limit: SEND_LIMIT,
             already_read: Vec::new(),
             backend: None,
+            connect_timeout: None,
+            timeout_kind: io::ErrorKind::TimedOut,
             peer: None,
             fresh: false,
         }
@@ -172,6 +176,20 @@ impl SslOptions {
         self
     }
 
+    /// For [`connect`](SslOptions::connect): how long the TCP connection may take, all addresses of the host together, each of
+    /// which gets an even share of what is left. Looking the name up is not in it. Default: as long as the system takes.
+    pub fn connect_timeout(mut self, timeout: Option<Duration>) -> Self {
+        self.connect_timeout = timeout;
+        self
+    }
+
+    /// How calls are told that a time-out or a deadline has passed: `TimedOut`, the default, or `WouldBlock`. See
+    /// [`set_timeout_kind`](SslFile::set_timeout_kind).
+    pub fn timeout_kind(mut self, kind: io::ErrorKind) -> Self {
+        self.timeout_kind = kind;
+        self
+    }
+
     /// The peer's address, where it is known better than the stream may know it.
     pub(crate) fn peer(mut self, addr: SocketAddr) -> Self {
         self.peer = Some(addr);
@@ -214,8 +232,10 @@ impl SslOptions {
                 unread,
             ));
         }
+        let tells_would_block = self.timeout_kind == io::ErrorKind::WouldBlock || inherited.tells_would_block;
         let setup = Setup {
             handshake_timeout: self.handshake_timeout,
+            tells_would_block,
             ..Setup::of(&stream, &inherited, nonblocking, self.close_timeout, self.send_limit)
         };
         let mut machine = Machine::new(connection, &setup);
@@ -246,16 +266,18 @@ impl SslOptions {
         let Some(role) = self.role else {
             return Err(Error::invalid_input("options need client(name) or server()").into());
         };
+        tells_would_block(self.timeout_kind)?;
         let connection = Connection::open(context, role, &self.server_name, self.versions)?;
         let inherited = if self.fresh && !MUST_BE_SILENCED { Inherited::default() } else { stream.take_over()? };
         Ok((connection, inherited))
     }
 
     /// TCP connect, to each address of the host in turn, then `open` as a client of that host (unless `client` named
-    /// another), eager unless set otherwise. Blocks; the TCP connect is not under the handshake's time-out.
+    /// another), eager unless set otherwise. Blocks; the TCP connect is not under the handshake's time-out, but under
+    /// [`connect_timeout`](SslOptions::connect_timeout).
     ///
-    /// Errors: `InvalidInput` for an address without a port and for options with `server`; those of
-    /// `TcpStream::connect` and of [`open`](SslOptions::open).
+    /// Errors: `InvalidInput` for an address without a port, for options with `server` and for a connect time-out of zero;
+    /// `TimedOut`; those of `TcpStream::connect` and of [`open`](SslOptions::open).
     pub fn connect<A: ToServer>(self, addr: A, context: &Context) -> io::Result<SslFile> {
         let (host, addrs) = addr.to_server()?;
         let options = match self.role {
@@ -263,8 +285,28 @@ impl SslOptions {
             Some(Role::Client) => self,
             Some(Role::Server) => return Err(Error::invalid_input("connect makes clients, not servers").into()),
         };
-        Ok(options.fresh(true).open(TcpStream::connect(&addrs[..])?, context)?)
+        let stream = match options.connect_timeout {
+            None => TcpStream::connect(&addrs[..])?,
+            Some(timeout) => connect_within(&addrs, timeout)?,
+        };
+        Ok(options.fresh(true).open(stream, context)?)
     }
+}
+
+/// To each address in turn, each with an even share of the time that is left.
+fn connect_within(addrs: &[SocketAddr], timeout: Duration) -> io::Result<TcpStream> {
+    let begin = Instant::now();
+    let mut last = None;
+    for (i, addr) in addrs.iter().enumerate() {
+        let share = timeout.saturating_sub(begin.elapsed()) / (addrs.len() - i) as u32;
+        // An address that fails late may leave nothing for the next; zero is for std to refuse.
+        let share = if last.is_some() { share.max(Duration::from_millis(1)) } else { share };
+        match TcpStream::connect_timeout(addr, share) {
+            Ok(stream) => return Ok(stream),
+            Err(e) => last = Some(e),
+        }
+    }
+    Err(last.unwrap_or_else(|| Error::invalid_input("the host has no address").into()))
 }
 
 /// Whether a peer can run while we spin. Finding out means reading files, so it is done once.
@@ -288,10 +330,11 @@ fn processors(list: &str) -> Option<usize> {
     list.trim().split(',').try_fold(0, |count: usize, part| count.checked_add(range(part)?))
 }
 
-/// A non-blocking file that is opened eagerly has only begun its handshake.
+/// A non-blocking file that is opened eagerly has only begun its handshake. A time-out may be told by the same kind.
 fn not_blocked(outcome: &io::Result<()>) -> Result<(), ()> {
+    let is_timeout = |e| Error::of(e).is_some_and(|error| error.kind() == ErrorKind::TimedOut);
     match outcome {
-        Err(e) if e.kind() != io::ErrorKind::WouldBlock => Err(()),
+        Err(e) if e.kind() != io::ErrorKind::WouldBlock || is_timeout(e) => Err(()),
         _ => Ok(()),
     }
 }

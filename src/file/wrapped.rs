@@ -24,6 +24,8 @@ macro_rules! transport_for_file {
                     nonblocking: core.machine.nonblocking,
                     read_timeout: core.machine.read_timeout(),
                     write_timeout: core.machine.write_timeout(),
+                    deadlines: core.machine.deadlines(),
+                    tells_would_block: core.machine.tells_would_block(),
                     backend,
                     busy_poll: self.shared().busy_poll,
                 })

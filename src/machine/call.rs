@@ -1,5 +1,6 @@
 //! Calls of users: what they ask for, how long they wait, and what they wait for meanwhile.
 
+use std::io;
 use std::time::{Duration, Instant};
 
 use super::outcome::interrupted;
@@ -34,6 +35,8 @@ pub(crate) struct Call {
     pub timeout: Option<Duration>,
     /// Made by a file that wraps this one, which alone may use it.
     pub wraps: bool,
+    /// Its direction's deadline has passed: it tries, and does not wait any more.
+    pub hasty: bool,
     /// The driver has tried all that can be tried without waiting.
     pub exhausted: bool,
     interrupts: u64,
@@ -111,6 +114,7 @@ impl Machine {
             patience,
             timeout,
             wraps,
+            hasty: false,
             exhausted: false,
             interrupts: self.interrupts,
             waits: false,
@@ -145,16 +149,29 @@ impl Machine {
         if self.is_interrupted(call) {
             return self.done(call, Err(interrupted()));
         }
-        match call.patience {
-            Patience::Never if call.exhausted => return self.would_block(call),
-            Patience::Until(Some(deadline)) if clock.now() >= deadline => {
-                let error = timed_out(call.timeout);
+        let common = self.deadline_of(call);
+        let own = match call.patience {
+            Patience::Until(own) => own,
+            Patience::Never => None,
+        };
+        call.hasty = false;
+        if own.is_some() || common.is_some() {
+            let now = clock.now();
+            let has_passed = |at: Option<Instant>| at.is_some_and(|at| now >= at);
+            call.hasty = has_passed(common);
+            if has_passed(own) || (call.hasty && call.exhausted) {
+                let mut error = timed_out(call.timeout.filter(|_| has_passed(own)));
+                if self.times.tells_would_block {
+                    error = error.with_io_kind(io::ErrorKind::WouldBlock);
+                }
                 return self.done(call, Err(error));
             }
-            Patience::Until(deadline) => {
-                waits.until = [deadline, self.machine_deadline()].into_iter().flatten().min();
-            }
-            Patience::Never => {}
+        }
+        if call.patience == Patience::Never && call.exhausted {
+            return self.would_block(call);
+        }
+        if call.patience != Patience::Never {
+            waits.until = [own, common, self.machine_deadline()].into_iter().flatten().min();
         }
         if call.patience != Patience::Never {
             self.count(call);
@@ -224,7 +241,7 @@ impl Machine {
 pub(super) fn timed_out(timeout: Option<Duration>) -> Error {
     let text = match timeout {
         Some(time) => format!("the time-out of {time:?} has passed"),
-        None => "the time-out has passed".to_string(),
+        None => "the deadline has passed".to_string(),
     };
     Error::new(ErrorKind::TimedOut, text)
 }

@@ -35,7 +35,7 @@ impl Machine {
     /// The right to receive, for a call that may wait for ever.
     #[inline]
     pub fn receive_calmly(&mut self, call: &mut Call) -> Option<Job> {
-        let waits = call.patience == Patience::Until(None) && self.manner == Manner::Polled;
+        let waits = call.patience == Patience::Until(None) && self.manner == Manner::Polled && !self.has_deadlines();
         if !waits || !self.is_quiet() || self.is_interrupted(call) || !self.admits(AHEAD) {
             return None;
         }

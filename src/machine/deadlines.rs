@@ -8,11 +8,14 @@
 //! | `close_clean`, asked of a backend | that was asked | told: `TimedOut`; it may be asked again |
 //! | idle reading, in a backend | something was last received | the connection fails: `TimedOut` |
 //! | idle writing, in a backend | something was last sent of what waits | the same |
+//! | the reader's and the writer's, in a backend | they are points in time | the same |
 //!
-//! A call's own deadline is the call's.
+//! Those of calls end the call: that of its time-out is the call's own, and beside it the reader's or the writer's deadline
+//! counts, as it stands while the call waits.
 
 use std::time::{Duration, Instant};
 
+use super::call::{Call, Kind};
 use super::state::End;
 use super::{Clock, Machine};
 use crate::error::{Error, ErrorKind};
@@ -24,11 +27,22 @@ pub(super) struct Times {
     /// For the idle time-outs of callback mode.
     received: Option<Instant>,
     sent: Option<Instant>,
+    /// Made when one is set: most connections never have any.
+    deadlines: Option<Box<Deadlines>>,
+    /// A call's time-out is told as `WouldBlock`.
+    pub tells_would_block: bool,
+}
+
+/// For all calls of a direction, from now on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deadlines {
+    pub read: Option<Instant>,
+    pub write: Option<Instant>,
 }
 
 impl Times {
     pub fn new(read_timeout: Option<Duration>, write_timeout: Option<Duration>) -> Times {
-        Times { read_timeout, write_timeout, received: None, sent: None }
+        Times { read_timeout, write_timeout, received: None, sent: None, deadlines: None, tells_would_block: false }
     }
 
     #[inline]
@@ -65,6 +79,41 @@ impl Machine {
         self.note_timeouts(clock);
     }
 
+    pub fn deadlines(&self) -> Deadlines {
+        self.times.deadlines.as_deref().copied().unwrap_or_default()
+    }
+
+    /// Calls that wait are bound by them from now on.
+    pub fn set_deadlines(&mut self, deadlines: Deadlines) {
+        self.times.deadlines = (deadlines != Deadlines::default()).then(|| Box::new(deadlines));
+        self.stir.state = true;
+    }
+
+    pub fn tells_would_block(&self) -> bool {
+        self.times.tells_would_block
+    }
+
+    /// How a call's time-out is told.
+    pub fn set_tells_would_block(&mut self, yes: bool) {
+        self.times.tells_would_block = yes;
+    }
+
+    /// Of its direction. `close` has its own time.
+    #[inline]
+    pub(super) fn deadline_of(&self, call: &Call) -> Option<Instant> {
+        let deadlines = self.times.deadlines.as_deref().filter(|_| !call.wraps)?;
+        match call.kind {
+            Kind::Read | Kind::Handshake | Kind::CloseClean => deadlines.read,
+            Kind::Write | Kind::Flush => deadlines.write,
+            Kind::Close => None,
+        }
+    }
+
+    #[inline]
+    pub(super) fn has_deadlines(&self) -> bool {
+        self.times.deadlines.is_some()
+    }
+
     /// The idle time-outs begin anew.
     pub(super) fn note_timeouts(&mut self, clock: &impl Clock) {
         self.times.received(self.driven, clock);
@@ -91,7 +140,8 @@ impl Machine {
     /// When something becomes due by time alone.
     pub fn deadline(&self) -> Option<Instant> {
         let common = self.machine_deadline();
-        if !self.driven || (self.times.read_timeout.is_none() && self.times.write_timeout.is_none()) {
+        let has_timeouts = self.times.read_timeout.is_some() || self.times.write_timeout.is_some();
+        if !self.driven || !(has_timeouts || self.has_deadlines()) {
             return common;
         }
         [common, self.idle_read(), self.idle_write()].into_iter().flatten().min()
@@ -103,7 +153,9 @@ impl Machine {
             && self.end.state == End::Not
             && !self.tls.has_ended()
             && !self.receive.shut;
-        self.times.received?.checked_add(self.times.read_timeout?).filter(|_| runs)
+        let idle = self.times.received.zip(self.times.read_timeout);
+        let idle = idle.and_then(|(at, time)| at.checked_add(time));
+        idle.into_iter().chain(self.deadlines().read).min().filter(|_| runs)
     }
 
     fn idle_write(&self) -> Option<Instant> {
@@ -112,7 +164,9 @@ impl Machine {
             && self.unsent() > 0
             && self.end.state == End::Not
             && self.tls.failure().is_none();
-        self.times.sent?.checked_add(self.times.write_timeout?).filter(|_| runs)
+        let idle = self.times.sent.zip(self.times.write_timeout);
+        let idle = idle.and_then(|(at, time)| at.checked_add(time));
+        idle.into_iter().chain(self.deadlines().write).min().filter(|_| runs)
     }
 
     /// The one place where time acts.
@@ -125,13 +179,17 @@ impl Machine {
         self.expire_handshake(now);
         self.expire_end(now);
         let over = |at: Option<Instant>| at.is_some_and(|at| now >= at);
-        let idle = match (over(self.idle_read()), over(self.idle_write())) {
-            (true, _) => self.times.read_timeout.map(|time| ("received", time)),
-            (_, true) => self.times.write_timeout.map(|time| ("sent", time)),
-            _ => None,
+        let (what, timeout, deadline) = match (over(self.idle_read()), over(self.idle_write())) {
+            (true, _) => ("received", self.times.read_timeout, self.deadlines().read),
+            (_, true) => ("sent", self.times.write_timeout, self.deadlines().write),
+            _ => return,
         };
-        if let Some((what, time)) = idle.filter(|_| self.driven) {
-            self.fail(Error::new(ErrorKind::TimedOut, format!("nothing was {what} for {time:?}")));
+        if self.driven {
+            let text = match timeout.filter(|_| !over(deadline)) {
+                Some(time) => format!("nothing was {what} for {time:?}"),
+                None => format!("the deadline has passed, and nothing was {what}"),
+            };
+            self.fail(Error::new(ErrorKind::TimedOut, text));
             self.drop_output();
         }
     }

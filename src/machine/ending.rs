@@ -284,7 +284,8 @@ impl Machine {
                 Some(asked.map_or(until, |(at, _)| at.min(until)))
             }
             End::Clean { since } if self.driven && self.outcome.own.is_none() => {
-                since.checked_add(self.times.read_timeout?)
+                let at = self.times.read_timeout.and_then(|time| since.checked_add(time));
+                at.into_iter().chain(self.deadlines().read).min()
             }
             _ => None,
         }

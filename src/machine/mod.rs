@@ -67,6 +67,7 @@ use crate::connection::Connection;
 use crate::error::Error;
 
 pub(crate) use call::{most_receives, Call, Kind, Patience, Step, Stir, Waits};
+pub(crate) use deadlines::Deadlines;
 pub(crate) use deliver::{Due, Installed};
 pub(crate) use ending::CLOSE_TIMEOUT;
 pub(crate) use job::{Job, Received, SendLease, Sent, Tries, Which};
@@ -112,6 +113,8 @@ pub(crate) struct Setup {
     /// As it was set, if it was.
     pub handshake_timeout: Option<Option<Duration>>,
     pub send_limit: usize,
+    pub deadlines: Deadlines,
+    pub tells_would_block: bool,
 }
 
 /// A file without its stream. See the module's page.
@@ -148,7 +151,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub fn new(tls: Connection, setup: &Setup) -> Machine {
-        Machine {
+        let mut machine = Machine {
             manner: setup.manner,
             over_file: setup.over_file,
             nonblocking: setup.nonblocking,
@@ -171,7 +174,10 @@ impl Machine {
             #[cfg(test)]
             old_passes_by: false,
             tls,
-        }
+        };
+        machine.set_deadlines(setup.deadlines);
+        machine.set_tells_would_block(setup.tells_would_block);
+        machine
     }
 
     /// A backend drives the file from now on, or does so no more.

@@ -56,6 +56,8 @@ impl Machine {
             #[cfg(test)]
             _ if self.old_rules.c && self.end.is_under_way() => usize::MAX,
             End::Clean { .. } => AHEAD_OF_CLEAN_CLOSE,
+            // What was decrypted before stays to be read; what comes now is thrown away.
+            End::Flush { .. } | End::Drain { .. } => AHEAD + self.tls.plain_len(),
             _ => AHEAD,
         }
     }

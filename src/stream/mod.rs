@@ -9,6 +9,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
+use crate::machine::Deadlines;
 use crate::sys::{Descriptor, Doorbell, Ready, Woken};
 
 pub use duplex::Duplex;
@@ -144,6 +145,9 @@ pub struct Inherited {
     pub nonblocking: bool,
     pub read_timeout: Option<Duration>,
     pub write_timeout: Option<Duration>,
+    pub deadlines: Deadlines,
+    /// As `SslOptions::timeout_kind`.
+    pub tells_would_block: bool,
     pub backend: Option<Backend>,
     /// Of a file: whoever waits outermost spins, for all.
     pub busy_poll: Duration,

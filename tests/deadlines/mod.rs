@@ -2,6 +2,7 @@
 //! same way.
 
 mod interrupt;
+mod points;
 mod signals;
 #[path = "../common/wire.rs"]
 mod wire;

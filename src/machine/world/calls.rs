@@ -60,6 +60,8 @@ impl Bench {
             write_timeout: None,
             close_timeout: CLOSE_TIMEOUT,
             handshake_timeout: None,
+            deadlines: Default::default(),
+            tells_would_block: false,
             send_limit: 1000,
         };
         let machine = Machine::new(plan.connection(), &setup);

@@ -59,6 +59,10 @@ impl World {
 
     /// A call is to wait for this.
     pub(super) fn check_wait(&mut self, frame: &CallFrame, waits: &Waits) {
+        let at = self.nodes[frame.node].machine.deadline_of(&frame.call);
+        if at.is_some_and(|at| self.now >= at && frame.call.exhausted) {
+            self.found("time: a poll after the deadline waits");
+        }
         match frame.call.patience {
             Patience::Never => {
                 if frame.call.exhausted {
@@ -69,7 +73,7 @@ impl World {
                 if deadline.is_some_and(|deadline| self.now >= deadline) {
                     self.found("time: a poll after the call's deadline waits");
                 }
-                if waits.until.is_some_and(|until| self.now >= until) {
+                if waits.until.is_some_and(|until| self.now >= until) && !frame.call.hasty {
                     self.found("time: a wait until what has passed");
                 }
             }

@@ -200,7 +200,7 @@ impl World {
             Kind::Close => None,
         };
         let call = machine.begin(kind, wraps, timeout, &clock);
-        if !self.nodes[node].place {
+        if !self.nodes[node].place && !self.is_room_awaited(node) {
             self.nodes[node].machine.room();
         }
         self.trace(|| format!("t{t} f{node} {kind:?} {:?} {} of {id:?}", call.patience, data.len()));
@@ -257,8 +257,8 @@ impl World {
                 let gives_all = self.nodes[node].under == Under::Net && self.is_polled();
                 frame.received += 1;
                 let most = most_receives(frame.call.kind);
-                (frame.dry, frame.known) = (never && gives_all && frame.received >= most, false);
-                if never
+                (frame.dry, frame.known) = ((never || frame.call.hasty) && gives_all && frame.received >= most, false);
+                if frame.call.patience == Patience::Never
                     && gives_all
                     && frame.received > 2
                     && !matches!(frame.call.kind, Kind::Close | Kind::CloseClean)
@@ -291,15 +291,18 @@ impl World {
             let ended = match step {
                 Step::Wait(waits) => {
                     self.check_wait(&frame, &waits);
+                    let leaves_it = waits.writable && frame.call.kind == Kind::Read && self.is_room_awaited(node);
+                    let waits = crate::machine::Waits { writable: waits.writable && !leaves_it, ..waits };
                     let tries = Tries { receive: waits.readable && !frame.dry, send: waits.writable, offer: false };
                     if let Some(job) = self.nodes[node].machine.job(tries) {
                         frame.reading = matches!(job, Job::Receive(_));
+                        let never = never || frame.call.hasty;
                         let may_last = frame.briefly || (!never && !frame.known && self.may_last(node, &waits));
                         let slice = may_last.then(|| self.now + crate::sys::SLICE);
                         self.tasks[t].stack.push(Frame::Call(frame));
                         return self.hand_out(t, node, job, slice);
                     }
-                    if never {
+                    if never || frame.call.hasty {
                         frame.call.exhausted = true;
                         continue;
                     }
@@ -319,9 +322,15 @@ impl World {
         }
     }
 
+    fn is_room_awaited(&self, node: usize) -> bool {
+        let is_own = self.nodes[node].under == Under::Net;
+        is_own && self.nodes[node].parked.iter().any(|sleeper| !sleeper.rung && sleeper.waits.writable)
+    }
+
     fn may_last(&mut self, node: usize, waits: &crate::machine::Waits) -> bool {
         let near = waits.until.is_some_and(|until| until <= self.now + 2 * crate::sys::SLICE);
-        self.nodes[node].parked.is_empty()
+        let only_for_room = |sleeper: &Parked| sleeper.waits.writable && !sleeper.waits.readable;
+        self.nodes[node].parked.iter().all(|sleeper| sleeper.rung || only_for_room(sleeper))
             && !waits.writable
             && self.nodes[node].machine.manner() == crate::machine::Manner::Polled
             && !near

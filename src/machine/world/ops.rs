@@ -6,7 +6,7 @@ use super::frames::{Ended, Frame, Ret};
 use super::node::{Slot, Under};
 use super::tags::{tagged, CALLS};
 use super::World;
-use crate::machine::{Kind, Manner, Tries};
+use crate::machine::{Deadlines, Kind, Manner, Tries};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Op {
@@ -31,6 +31,8 @@ pub(super) enum Op {
     TakeCallbacks,
     Keep,
     Timeouts(Option<u64>, Option<u64>),
+    /// From now.
+    Deadlines(Option<u64>, Option<u64>),
     Enter,
     Leave,
     Questions,
@@ -159,6 +161,12 @@ impl World {
                     it.machine.set_write_timeout(write.map(Duration::from_micros), &clock);
                 }
             }
+            Op::Deadlines(read, write) => {
+                if it.machine.manner() == Manner::Polled {
+                    let at = |time: Option<u64>| time.map(|time| self.now + Duration::from_micros(time));
+                    it.machine.set_deadlines(Deadlines { read: at(read), write: at(write) });
+                }
+            }
             Op::Enter => {
                 if it.machine.manner() == Manner::Polled && !it.place && !it.running {
                     self.enter(node);
@@ -217,6 +225,10 @@ impl World {
             58 if rng.percent(20) => {
                 let mut time = || rng.percent(30).then(|| 1 + rng.size(3_000_000) as u64);
                 Op::Timeouts(time(), time())
+            }
+            58 if rng.percent(20) => {
+                let mut time = || rng.percent(30).then(|| rng.size(3_000_000) as u64);
+                Op::Deadlines(time(), time())
             }
             59 if self.nodes[node].place => Op::Pause(rng.percent(40)),
             60 if self.nodes[node].place && rng.percent(40) => Op::Install([(); 4].map(|()| rng.percent(80))),

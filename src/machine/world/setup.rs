@@ -66,6 +66,8 @@ impl World {
                 _ => None,
             },
             send_limit: limit,
+            deadlines: Default::default(),
+            tells_would_block: false,
         };
         let mut plans = Vec::new();
         for level in 0..levels {
