@@ -106,7 +106,7 @@ fn a_ring_ends_a_wait_under_way_and_leaves_nothing_behind() {
 
 #[test]
 fn the_bell_that_other_systems_have_rings_too() {
-    let own = Bell::pipe().unwrap();
+    let own = Bell::pair().unwrap();
     for _ in 0..100_000 {
         // Does not block when it is full.
         own.ring();

@@ -88,6 +88,17 @@ fn what_the_peer_has_not_taken_is_known() {
 }
 
 #[test]
+fn bells_are_close_on_exec_and_ring_without_waiting() {
+    use rustix::io::{fcntl_getfd, FdFlags};
+    for bell in [Bell::new().unwrap(), Bell::pair().unwrap()] {
+        for end in [bell.as_fd(), bell.write_end()] {
+            assert!(fcntl_getfd(end).unwrap().contains(FdFlags::CLOEXEC));
+            assert!(is_nonblocking(end).unwrap());
+        }
+    }
+}
+
+#[test]
 fn halves_with_a_descriptor_are_found_and_put_back_as_they_were() {
     let (mut reader, writer) = io::pipe().unwrap();
     {
