@@ -11,9 +11,9 @@ use crate::sys::{self, descriptor_of, Descriptor, Doorbell, Flags, Ready, Woken}
 
 /// Two halves, each used on its own: a child's stdout and stdin, say.
 ///
-/// Halves that std makes with a descriptor (a child's pipes, files, sockets) are polled: such a file has time-outs and
-/// a non-blocking mode. They are set non-blocking (`O_NONBLOCK`) while a file has them. Over other halves a file has
-/// neither, and a read and a write still do not wait for each other.
+/// Halves that std makes with a descriptor (a child's pipes, files, sockets, and those of `std::io::pipe`) are polled: such a
+/// file has time-outs and a non-blocking mode. They are set non-blocking (`O_NONBLOCK`) while a file has them. Over other
+/// halves a file has neither, and a read and a write still do not wait for each other.
 ///
 /// A write to a socket whose peer has gone is an error, whatever the program does with SIGPIPE. To a pipe that nobody reads
 /// any more the system has no such write: a program that was not started by Rust's runtime must ignore that signal.

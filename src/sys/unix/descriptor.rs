@@ -39,11 +39,13 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// `Duplex` takes any `Read` and any `Write`, so this can only be found out at run time. Standard input and output are
 /// left out: making them non-blocking would change them for every process on the terminal.
 pub(crate) fn descriptor_of<T: Any>(half: &T) -> Option<BorrowedFd<'_>> {
-    as_fd::<std::process::ChildStdout>(half)
+    #[cfg(std_pipe)]
+    let pipe = as_fd::<io::PipeReader>(half).or_else(|| as_fd::<io::PipeWriter>(half));
+    #[cfg(not(std_pipe))]
+    let pipe = None;
+    pipe.or_else(|| as_fd::<std::process::ChildStdout>(half))
         .or_else(|| as_fd::<std::process::ChildStdin>(half))
         .or_else(|| as_fd::<std::process::ChildStderr>(half))
-        .or_else(|| as_fd::<std::io::PipeReader>(half))
-        .or_else(|| as_fd::<std::io::PipeWriter>(half))
         .or_else(|| as_fd::<std::fs::File>(half))
         .or_else(|| socket_of(half))
 }
