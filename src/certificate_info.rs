@@ -378,11 +378,11 @@ fn text(value: &Any) -> Option<String> {
         }
         // What T.61 really is nobody uses; Latin-1 is meant.
         Tag::T61String => Some(value.data.iter().map(|b| char::from(*b)).collect()),
-        Tag::BmpString if value.data.len().is_multiple_of(2) => {
+        Tag::BmpString if value.data.len() % 2 == 0 => {
             let units = value.data.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]]));
             char::decode_utf16(units).collect::<Result<_, _>>().ok()
         }
-        Tag::UniversalString if value.data.len().is_multiple_of(4) => {
+        Tag::UniversalString if value.data.len() % 4 == 0 => {
             let units = value.data.chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
             units.map(char::from_u32).collect()
         }

@@ -48,10 +48,6 @@ pub(super) fn empty(listener: &TcpListener, mut take: impl FnMut(TcpStream, Sock
 mod tests {
     use super::*;
     use std::io::{Read, Write};
-    use std::net::Shutdown;
-    use std::thread;
-
-    use socket2::SockRef;
 
     #[test]
     fn what_is_in_the_queue_is_taken_and_with_a_filter_nobody_comes_behind() {
@@ -75,8 +71,12 @@ mod tests {
         }
     }
 
+    #[cfg(any(target_os = "linux", target_os = "android"))]
     /// Stops a listener whose clients connect in a loop; gives what became of the last connection of each.
     fn stop_under_load() -> Vec<io::Error> {
+        use socket2::SockRef;
+        use std::net::Shutdown;
+        use std::thread;
         const CLIENTS: usize = 4;
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
         listener.set_nonblocking(true).expect("nonblocking");

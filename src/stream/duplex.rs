@@ -11,9 +11,12 @@ use crate::sys::{self, descriptor_of, Descriptor, Doorbell, Flags, Ready, Woken}
 
 /// Two halves, each used on its own: a child's stdout and stdin, say.
 ///
-/// Halves that std makes with a descriptor (a child's pipes, files, sockets) are polled: such a file has time-outs and
-/// a non-blocking mode. They are set non-blocking (`O_NONBLOCK`) while a file has them. Over other halves a file has
-/// neither, and a read and a write still do not wait for each other.
+/// Halves that std makes with a descriptor (a child's pipes, files, sockets, and those of `std::io::pipe`) are polled: such a
+/// file has time-outs and a non-blocking mode. They are set non-blocking (`O_NONBLOCK`) while a file has them. Over other
+/// halves a file has neither, and a read and a write still do not wait for each other.
+///
+/// A write to a socket whose peer has gone is an error, whatever the program does with SIGPIPE. To a pipe that nobody reads
+/// any more the system has no such write: a program that was not started by Rust's runtime must ignore that signal.
 ///
 /// ```no_run
 /// use std::process::{Command, Stdio};
@@ -70,6 +73,7 @@ impl<R: Read + Send + 'static, W: Write + Send + 'static> Transport for Duplex<R
 
     fn take_over(&self) -> io::Result<Inherited> {
         let (reader, writer) = (self.reader.lock(), self.writer.lock());
+        sys::silence_half(&*writer)?;
         let (Some(reader), Some(writer)) = (descriptor_of(&*reader), descriptor_of(&*writer)) else {
             return Ok(Inherited::default());
         };
@@ -99,7 +103,7 @@ impl<R: Read + Send + 'static, W: Write + Send + 'static> Transport for Duplex<R
     }
 
     fn try_send(&self, buf: &[u8], _: bool) -> io::Result<usize> {
-        self.writer.lock().write(buf)
+        sys::write_half(&mut *self.writer.lock(), buf)
     }
 
     fn wait(&self, wanted: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken {

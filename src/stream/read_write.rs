@@ -5,7 +5,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::{Inherited, Transport};
-use crate::sys::{Descriptor, Doorbell, Ready, Woken};
+use crate::sys::{self, Descriptor, Doorbell, Ready, Woken};
 
 /// Any `Read + Write`. One lock: while it blocks in a read, a write waits (use [`Duplex`](crate::Duplex) for full
 /// duplex).
@@ -50,6 +50,7 @@ impl<T: Read + Write + Send + 'static> Transport for ReadWrite<T> {
     }
 
     fn take_over(&self) -> io::Result<Inherited> {
+        sys::silence_half(&*self.inner.lock())?;
         Ok(Inherited::default())
     }
 
@@ -62,7 +63,7 @@ impl<T: Read + Write + Send + 'static> Transport for ReadWrite<T> {
     }
 
     fn try_send(&self, buf: &[u8], _: bool) -> io::Result<usize> {
-        self.inner.lock().write(buf)
+        sys::write_half(&mut *self.inner.lock(), buf)
     }
 
     fn is_duplex(&self) -> bool {

@@ -5,7 +5,7 @@
 //! |---|---|---|---|
 //! | [`Descriptor`] | name a stream that outlives its use | a file descriptor | a socket |
 //! | [`wait`] | see below | `poll` | `WSAPoll` |
-//! | `Bell` | a descriptor that ends a `wait` | eventfd, or a pipe | a UDP socket connected to itself |
+//! | `Bell` | a descriptor that ends a `wait` | eventfd, or a pair of Unix sockets | a UDP socket connected to itself |
 //! | [`try_recv`], [`try_send`] | never wait: `WouldBlock`; no SIGPIPE | `MSG_DONTWAIT`, `MSG_NOSIGNAL` | has no such flags: the socket is non-blocking while a file has it |
 //! | [`bound_receives`], [`recv_for_slice`] | a receive that ends within [`SLICE`], data or not; a short cut for a `wait` and a `try_recv`, which a platform may also do instead | `SO_RCVTIMEO` | the two calls |
 //! | [`is_nonblocking`] | what a stream was set to | `fcntl` | can't be asked: `false` |
@@ -13,6 +13,7 @@
 //! | [`timeouts`], [`restore_timeout`], [`take_error`] | options of the socket | socket2 | socket2 |
 //! | [`unacknowledged`] | a number if it can be had, else `None` | Linux: `SIOCOUTQ` | `None` |
 //! | [`Flags`], [`descriptor_of`], [`duplicate`] | halves that are not sockets | `fcntl` | pipes can't be polled: `descriptor_of` is `None` |
+//! | [`silence_half`], [`write_half`] | the same for a half that may be a socket; else `write` | `MSG_NOSIGNAL` | nothing, `write` |
 //! | [`is_in_progress`], [`passes`] | what an error of `connect` or `accept` means | errno | other numbers |
 //! | [`arrives`], [`has_said_something`] | a look at a listener, and at a connection that was just made | `poll`, `MSG_PEEK` | the same |
 //! | [`admit_no_more`], [`lift`] | see `listener::queue`; `false`: can't be done | Linux: a packet filter | `false` |
@@ -23,7 +24,7 @@
 //!   lets its caller try, every [`SLICE`]. That is never an error of the stream.
 //! - A ring before it or during it ends it. It may end without a reason; never earlier than `until` with `TimedOut`.
 //! - `Ready` says that trying is worth it, not that it will succeed: an end or an error of the stream counts as ready.
-//! - It takes no descriptor for each file, and at most one (a pair, where it is a pipe) for each thread, close-on-exec.
+//! - It takes no descriptor for each file, and at most one (or a pair) for each thread, close-on-exec.
 
 mod doorbell;
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{mpsc, Arc};
+use std::thread;
 use std::time::{Duration, Instant};
-use std::{env, process, thread};
 
 use super::*;
 
@@ -106,7 +106,7 @@ fn a_ring_ends_a_wait_under_way_and_leaves_nothing_behind() {
 
 #[test]
 fn the_bell_that_other_systems_have_rings_too() {
-    let own = Bell::pipe().unwrap();
+    let own = Bell::pair().unwrap();
     for _ in 0..100_000 {
         // Does not block when it is full.
         own.ring();
@@ -285,6 +285,7 @@ fn spinning_gives_what_comes_or_ends_in_time() {
 #[cfg(any(target_os = "linux", target_os = "android"))]
 fn without_descriptors_waits_are_slow_but_do_not_fail() {
     use rustix::process::{getrlimit, setrlimit, Resource, Rlimit};
+    use std::{env, process};
     const NAME: &str = "sys::tests::without_descriptors_waits_are_slow_but_do_not_fail";
     const MARK: &str = "SSLFILE_TEST_WITHOUT_DESCRIPTORS";
     if env::var_os(MARK).is_none() {

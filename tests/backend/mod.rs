@@ -5,13 +5,12 @@ use crate::common;
 use crate::rig;
 
 use std::io::{ErrorKind, Read, Write};
-use std::process::Stdio;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{engines, tcp_pair, test_in_child, within, LONG};
+use common::{engines, tcp_pair, within, LONG};
 use rig::{logged_pair, on_each_engine, open, pair, panics, settle, turn_until, wake_ups, Log};
 use sslfile::{Backend, Engine, PlainFile, Role, SslFile};
 
@@ -606,6 +605,7 @@ fn establish(engine: Engine, backend: &Backend, connections: usize) -> Vec<SslFi
 
 /// The same, counted by strace from the moment the process says that it is idle.
 #[test]
+#[cfg(target_os = "linux")]
 fn an_idle_backend_makes_no_system_call() {
     const VARIABLE: &str = "SSLFILE_TEST_IDLE";
     const NAME: &str = "backend::an_idle_backend_makes_no_system_call";
@@ -629,7 +629,8 @@ fn an_idle_backend_makes_no_system_call() {
     assert!(version.status.success());
     within(LONG * 2, || {
         use std::io::{BufRead, BufReader};
-        let mut child = test_in_child(NAME, &[(VARIABLE, "1")])
+        use std::process::Stdio;
+        let mut child = common::test_in_child(NAME, &[(VARIABLE, "1")])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .spawn()

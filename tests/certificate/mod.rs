@@ -1,5 +1,5 @@
 //! What `Certificate::info` reads, against what `openssl x509` says of the same certificate; and that no bytes make it panic.
-#![cfg(feature = "x509")]
+#![cfg(all(feature = "x509", feature = "openssl"))]
 
 use crate::common;
 use crate::harness;

@@ -143,7 +143,6 @@ fn https_get_saves_a_large_file() {
 }
 
 #[test]
-#[cfg(target_os = "linux")]
 fn https_get_shows_progress_on_a_terminal_and_not_in_a_pipe() {
     if !is_here("script", &["--version"]) {
         return;

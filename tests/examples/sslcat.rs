@@ -316,7 +316,6 @@ fn sslcat_sends_a_whole_file_to_a_peer_that_has_nothing_to_say() {
 
 /// Without a terminal there is none: `sslcat_moves_files_both_ways_between_two_of_its_kind`.
 #[test]
-#[cfg(target_os = "linux")]
 fn sslcat_shows_the_progress_of_a_file_on_a_terminal() {
     const LEN: usize = 3 << 20;
     if !is_here("script", &["--version"]) {

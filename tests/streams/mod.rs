@@ -1,6 +1,8 @@
 //! What is particular to each kind of stream that can be wrapped. (The promises over each are in `promises.rs`.)
 #![cfg(unix)]
 
+mod gone;
+
 use crate::common;
 
 use std::collections::VecDeque;

@@ -17,7 +17,6 @@ use common::{
     client_context, engines, kind_of, pattern, server_builder, server_context, tcp_pair, until_ready, within, LONG,
     NAME,
 };
-use socket2::SockRef;
 use sslfile::{
     Backend, Callbacks, Context, Engine, ErrorKind, Handshake, Interest, PlainFile, SslFile, SslOptions, State, Stream,
 };
@@ -160,7 +159,7 @@ fn one_round(plain: PlainFile, part: Part, mode: Mode, engine: Engine) -> PlainF
         assert_not_connected(&tls);
         let (plain, unread) = tls.release().expect("release");
         assert_eq!(unread, b"", "a plain file takes the bytes itself");
-        assert!(plain.pending() >= ready.len(), "round {round}: glued to the close_notify and lost");
+        assert!(!GLUES || plain.pending() >= ready.len(), "round {round}: glued to the close_notify and lost");
         assert_eq!(plain.is_nonblocking(), mode == Mode::Nonblocking, "mode put back");
         assert_eq!(read_line(&plain), ready);
         plain
@@ -170,16 +169,25 @@ fn one_round(plain: PlainFile, part: Part, mode: Mode, engine: Engine) -> PlainF
         assert_eq!(tls.state(), State::PeerClosed);
         // The close_notify and the plain line leave in one segment.
         let tcp = tls.get_ref().get_ref().try_clone().expect("clone");
-        SockRef::from(&tcp).set_tcp_cork(true).expect("cork");
+        cork(&tcp, true);
         until_ready(&tls, || tls.close_clean()).expect("close_clean as responder");
         assert_not_connected(&tls);
         let (plain, unread) = tls.release().expect("release");
         assert_eq!((unread, plain.is_nonblocking()), (Vec::new(), mode == Mode::Nonblocking));
         write_line(&plain, &ready);
-        SockRef::from(&tcp).set_tcp_cork(false).expect("uncork");
+        cork(&tcp, false);
         plain
     }
 }
+
+/// What is written meanwhile leaves in one segment; elsewhere it may take two.
+fn cork(tcp: &TcpStream, yes: bool) {
+    #[cfg(target_os = "linux")]
+    socket2::SockRef::from(tcp).set_tcp_cork(yes).expect("cork");
+    let _ = (tcp, yes);
+}
+
+const GLUES: bool = cfg!(target_os = "linux");
 
 fn assert_not_connected(tls: &Tls) {
     assert_eq!((&*tls).read(&mut [0; 1]).expect("the peer's end stays"), 0);
@@ -356,7 +364,7 @@ impl Peer {
             return;
         }
         assert_eq!(tls.state(), State::PeerClosed);
-        SockRef::from(self.plain.get_ref()).set_tcp_cork(true).expect("cork");
+        cork(self.plain.get_ref(), true);
         tls.close_clean().expect("close_clean");
         // Kept for later: called when the plain file is back.
         let (reader, writer) = (self.clone(), self.clone());
@@ -369,7 +377,7 @@ impl Peer {
                 let round = writer.part().round;
                 writer.state.lock().expect("lock").tls = None;
                 plain.send(format!("READY {round}\r\n").as_bytes()).expect("plain send");
-                SockRef::from(plain.get_ref()).set_tcp_cork(false).expect("uncork");
+                cork(plain.get_ref(), false);
                 writer.next();
             }),
         );

@@ -222,7 +222,7 @@ fn the_end_of_the_tcp_connection_is_told_through_the_plain_file_once() {
                 match reset {
                     false => tcp.shutdown(Shutdown::Both).expect("cut"),
                     true => {
-                        SockRef::from(tcp).set_linger(Some(Duration::ZERO)).expect("linger");
+                        socket2::SockRef::from(tcp).set_linger(Some(Duration::ZERO)).expect("linger");
                         let (peer, _) = peer.release().expect("release");
                         drop(peer.into_stream().expect("the only handle"));
                     }

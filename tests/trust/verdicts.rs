@@ -2,7 +2,6 @@
 
 use std::io::ErrorKind;
 use std::net::{Ipv6Addr, SocketAddr};
-use std::process::Command;
 
 use sslfile::{Certificate, Context, ContextBuilder, Engine, ErrorKind as Kind, SslFile};
 
@@ -270,6 +269,7 @@ fn identity_of_a_client_nobody_asked_for_is_kept_back() {
     });
 }
 
+#[cfg(all(unix, not(target_vendor = "apple")))]
 const CHILD: &str = "SSLFILE_TEST_SYSTEM_ROOTS";
 
 /// OpenSSL looks for the system's roots where `SSL_CERT_FILE` says: in a process of its own, this test again, it must find ours.
@@ -287,7 +287,7 @@ fn system_roots_are_the_default() {
         let pair = &certs().ecdsa;
         std::fs::write(folder.path().join("chain.pem"), &pair.chain).expect("chain");
         std::fs::write(folder.path().join("key.pem"), &pair.key).expect("key");
-        let child = Command::new(std::env::current_exe().expect("this program"))
+        let child = std::process::Command::new(std::env::current_exe().expect("this program"))
             .args(["--exact", "trust::verdicts::system_roots_are_the_default", "--nocapture"])
             .env(CHILD, expected)
             .env("SSL_CERT_FILE", &file)
@@ -304,6 +304,7 @@ fn system_roots_are_the_default() {
     }
 }
 
+#[cfg(all(unix, not(target_vendor = "apple")))]
 fn with_the_roots_of_the_environment(trusted: bool) {
     let folder = std::path::PathBuf::from(std::env::var_os("SSLFILE_TEST_PAIR").expect("folder"));
     let identity =
@@ -335,6 +336,7 @@ fn with_the_roots_of_the_environment(trusted: bool) {
     }
 }
 
+#[cfg(all(unix, not(target_vendor = "apple")))]
 fn other_root() -> Certificate {
     Authority::new("of no use here").certificate()
 }

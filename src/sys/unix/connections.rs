@@ -68,18 +68,20 @@ mod filter {
     use socket2::{SockFilter, SockRef};
 
     /// In the system's language for packet filters (`linux/filter.h`), which sees the TCP header: 0 drops a packet.
-    const NO_SYN: [SockFilter; 5] = [
-        // The flags: load a byte, keep SYN and ACK of it.
-        SockFilter::new(0x30, 0, 0, 13),
-        SockFilter::new(0x54, 0, 0, 0x12),
-        // SYN alone begins a connection.
-        SockFilter::new(0x15, 0, 1, 0x02),
-        SockFilter::new(0x06, 0, 0, 0),
-        SockFilter::new(0x06, 0, 0, u32::MAX),
-    ];
+    fn no_syn() -> [SockFilter; 5] {
+        [
+            // The flags: load a byte, keep SYN and ACK of it.
+            SockFilter::new(0x30, 0, 0, 13),
+            SockFilter::new(0x54, 0, 0, 0x12),
+            // SYN alone begins a connection.
+            SockFilter::new(0x15, 0, 1, 0x02),
+            SockFilter::new(0x06, 0, 0, 0),
+            SockFilter::new(0x06, 0, 0, u32::MAX),
+        ]
+    }
 
     pub fn attach(listener: &TcpListener) -> bool {
-        SockRef::from(listener).attach_filter(&NO_SYN).is_ok()
+        SockRef::from(listener).attach_filter(&no_syn()).is_ok()
     }
 
     pub fn detach(stream: &TcpStream) {

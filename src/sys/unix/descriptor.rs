@@ -1,7 +1,7 @@
 //! Halves of a stream that need not be sockets: a child's pipes, files.
 
 use std::any::Any;
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{fcntl_getfl, fcntl_setfl, OFlags};
@@ -39,17 +39,36 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// `Duplex` takes any `Read` and any `Write`, so this can only be found out at run time. Standard input and output are
 /// left out: making them non-blocking would change them for every process on the terminal.
 pub(crate) fn descriptor_of<T: Any>(half: &T) -> Option<BorrowedFd<'_>> {
-    fn as_fd<T: AsFd + Any>(half: &dyn Any) -> Option<BorrowedFd<'_>> {
-        half.downcast_ref::<T>().map(AsFd::as_fd)
-    }
-    let half: &dyn Any = half;
-    as_fd::<std::process::ChildStdout>(half)
+    #[cfg(std_pipe)]
+    let pipe = as_fd::<io::PipeReader>(half).or_else(|| as_fd::<io::PipeWriter>(half));
+    #[cfg(not(std_pipe))]
+    let pipe = None;
+    pipe.or_else(|| as_fd::<std::process::ChildStdout>(half))
         .or_else(|| as_fd::<std::process::ChildStdin>(half))
         .or_else(|| as_fd::<std::process::ChildStderr>(half))
-        .or_else(|| as_fd::<std::io::PipeReader>(half))
-        .or_else(|| as_fd::<std::io::PipeWriter>(half))
         .or_else(|| as_fd::<std::fs::File>(half))
-        .or_else(|| as_fd::<std::net::TcpStream>(half))
+        .or_else(|| socket_of(half))
+}
+
+fn socket_of(half: &dyn Any) -> Option<BorrowedFd<'_>> {
+    as_fd::<std::net::TcpStream>(half)
         .or_else(|| as_fd::<std::os::unix::net::UnixStream>(half))
         .or_else(|| as_fd::<socket2::Socket>(half))
+}
+
+fn as_fd<T: AsFd + Any>(half: &dyn Any) -> Option<BorrowedFd<'_>> {
+    half.downcast_ref::<T>().map(AsFd::as_fd)
+}
+
+/// As `silence`, of a half that may be a socket.
+pub(crate) fn silence_half<W: Any>(half: &W) -> io::Result<()> {
+    socket_of(half).map_or(Ok(()), super::silence)
+}
+
+/// As `write`, of a half that may be a socket: its own `write` may end the process when the peer has gone.
+pub(crate) fn write_half<W: Write + Any>(half: &mut W, buf: &[u8]) -> io::Result<usize> {
+    match socket_of(half) {
+        Some(socket) => super::send_as_set(socket, buf),
+        None => half.write(buf),
+    }
 }

@@ -10,7 +10,8 @@ mod wait;
 
 pub(super) use bell::Bell;
 pub(crate) use connections::{admit_no_more, arrives, has_said_something, is_in_progress, lift, passes};
-pub(crate) use descriptor::{descriptor_of, duplicate, Flags};
+pub(crate) use descriptor::{descriptor_of, duplicate, silence_half, write_half, Flags};
+use socket::send_as_set;
 pub(crate) use socket::{
     bound_receives, is_nonblocking, recv_for_slice, restore_timeout, silence, take_error, timeouts, try_recv, try_send,
     unacknowledged, MUST_BE_SILENCED,

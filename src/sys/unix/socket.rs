@@ -44,6 +44,11 @@ pub(crate) fn try_send(fd: BorrowedFd<'_>, buf: &[u8], last: bool) -> io::Result
     Ok(send(fd, buf, SendFlags::DONTWAIT | NOSIGNAL | more)?)
 }
 
+/// Waits or not, as the socket is set.
+pub(super) fn send_as_set(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
+    Ok(send(fd, buf, NOSIGNAL)?)
+}
+
 /// `silence` does something: Apple's sockets must be told not to send SIGPIPE.
 pub(crate) const MUST_BE_SILENCED: bool = cfg!(target_vendor = "apple");
 

@@ -1,11 +1,9 @@
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
-use std::os::unix::net::UnixStream;
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::super::tests::{fill, tcp_pair, LONG};
-use super::super::{Doorbell, Ready, Woken, SLICE};
+use super::super::SLICE;
 use super::*;
 
 #[test]
@@ -36,55 +34,14 @@ fn nothing_of_a_socket_waits_but_a_bounded_receive() {
 }
 
 #[test]
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn a_last_send_goes_with_the_half_close_and_another_at_once() {
-    // Linux waits for more for 200 ms.
-    let before = || Some(Instant::now() + Duration::from_millis(100));
-    let bell = Doorbell::default();
-    let (near, mut far) = tcp_pair();
-    assert_eq!(try_send(near.as_fd(), b"some", false).unwrap(), 4);
-    assert_eq!(wait(&[(far.as_fd(), Ready::READABLE)], &bell, before()), Woken::Ready(Ready::READABLE));
-    assert_eq!(far.read(&mut [0; 8]).unwrap(), 4);
-    assert_eq!(try_send(near.as_fd(), b"the end", true).unwrap(), 7);
-    assert_eq!(wait(&[(far.as_fd(), Ready::READABLE)], &bell, before()), Woken::TimedOut);
-    near.shutdown(std::net::Shutdown::Write).unwrap();
-    let mut all = String::new();
-    far.read_to_string(&mut all).unwrap();
-    assert_eq!(all, "the end");
-}
-
-#[test]
-#[cfg(any(target_os = "linux", target_os = "android"))]
-fn what_the_peer_has_not_taken_is_known() {
-    // Until nothing is left, or the time is over.
-    fn settles(fd: std::os::fd::BorrowedFd<'_>) -> bool {
-        let begun = Instant::now();
-        while unacknowledged(fd) != Some(0) {
-            if begun.elapsed() > LONG {
-                return false;
-            }
-            thread::sleep(Duration::from_millis(1));
+fn bells_are_close_on_exec_and_ring_without_waiting() {
+    use rustix::io::{fcntl_getfd, FdFlags};
+    for bell in [Bell::new().unwrap(), Bell::pair().unwrap()] {
+        for end in [bell.as_fd(), bell.write_end()] {
+            assert!(fcntl_getfd(end).unwrap().contains(FdFlags::CLOEXEC));
+            assert!(is_nonblocking(end).unwrap());
         }
-        true
     }
-    fn check(near: std::os::fd::BorrowedFd<'_>, far: &mut impl Read) {
-        assert_eq!(unacknowledged(near), Some(0));
-        let mut left = fill(near);
-        assert!(unacknowledged(near).unwrap() > 0);
-        let mut buf = vec![0; 65536];
-        while left > 0 {
-            left -= far.read(&mut buf).unwrap();
-        }
-        assert!(settles(near));
-    }
-    let (near, mut far) = tcp_pair();
-    check(near.as_fd(), &mut far);
-    near.shutdown(std::net::Shutdown::Write).unwrap();
-    assert!(settles(near.as_fd()), "the half-close is acknowledged");
-    let (near, mut far) = UnixStream::pair().unwrap();
-    check(near.as_fd(), &mut far);
-    let (_reader, writer) = io::pipe().unwrap();
-    assert_eq!(unacknowledged(writer.as_fd()), None);
 }
 
 #[test]
@@ -105,4 +62,64 @@ fn halves_with_a_descriptor_are_found_and_put_back_as_they_were() {
     assert_eq!(reader.read(&mut [0]).unwrap(), 0);
     assert!(descriptor_of(&io::stdin()).is_none());
     assert!(descriptor_of(&io::BufReader::new(reader)).is_none());
+}
+
+#[cfg(any(target_os = "linux", target_os = "android"))]
+mod linux {
+    use std::os::unix::net::UnixStream;
+    use std::thread;
+    use std::time::Duration;
+
+    use super::super::super::{Doorbell, Ready, Woken};
+    use super::*;
+
+    #[test]
+    fn a_last_send_goes_with_the_half_close_and_another_at_once() {
+        // Linux waits for more for 200 ms.
+        let before = || Some(Instant::now() + Duration::from_millis(100));
+        let bell = Doorbell::default();
+        let (near, mut far) = tcp_pair();
+        assert_eq!(try_send(near.as_fd(), b"some", false).unwrap(), 4);
+        assert_eq!(wait(&[(far.as_fd(), Ready::READABLE)], &bell, before()), Woken::Ready(Ready::READABLE));
+        assert_eq!(far.read(&mut [0; 8]).unwrap(), 4);
+        assert_eq!(try_send(near.as_fd(), b"the end", true).unwrap(), 7);
+        assert_eq!(wait(&[(far.as_fd(), Ready::READABLE)], &bell, before()), Woken::TimedOut);
+        near.shutdown(std::net::Shutdown::Write).unwrap();
+        let mut all = String::new();
+        far.read_to_string(&mut all).unwrap();
+        assert_eq!(all, "the end");
+    }
+
+    #[test]
+    fn what_the_peer_has_not_taken_is_known() {
+        // Until nothing is left, or the time is over.
+        fn settles(fd: std::os::fd::BorrowedFd<'_>) -> bool {
+            let begun = Instant::now();
+            while unacknowledged(fd) != Some(0) {
+                if begun.elapsed() > LONG {
+                    return false;
+                }
+                thread::sleep(Duration::from_millis(1));
+            }
+            true
+        }
+        fn check(near: std::os::fd::BorrowedFd<'_>, far: &mut impl Read) {
+            assert_eq!(unacknowledged(near), Some(0));
+            let mut left = fill(near);
+            assert!(unacknowledged(near).unwrap() > 0);
+            let mut buf = vec![0; 65536];
+            while left > 0 {
+                left -= far.read(&mut buf).unwrap();
+            }
+            assert!(settles(near));
+        }
+        let (near, mut far) = tcp_pair();
+        check(near.as_fd(), &mut far);
+        near.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(settles(near.as_fd()), "the half-close is acknowledged");
+        let (near, mut far) = UnixStream::pair().unwrap();
+        check(near.as_fd(), &mut far);
+        let (_reader, writer) = io::pipe().unwrap();
+        assert_eq!(unacknowledged(writer.as_fd()), None);
+    }
 }
