@@ -291,8 +291,7 @@ impl World {
             let ended = match step {
                 Step::Wait(waits) => {
                     self.check_wait(&frame, &waits);
-                    let leaves_it = waits.writable && frame.call.kind == Kind::Read && self.is_room_awaited(node);
-                    let waits = crate::machine::Waits { writable: waits.writable && !leaves_it, ..waits };
+                    let waits = self.less_what_others_watch(node, frame.call.kind, waits);
                     let tries = Tries { receive: waits.readable && !frame.dry, send: waits.writable, offer: false };
                     if let Some(job) = self.nodes[node].machine.job(tries) {
                         frame.reading = matches!(job, Job::Receive(_));
@@ -320,11 +319,6 @@ impl World {
             let data = if call.wraps && call.kind == Kind::Read { data } else { Vec::new() };
             return self.offer(t, node, false, Ret::Call(ended, data));
         }
-    }
-
-    fn is_room_awaited(&self, node: usize) -> bool {
-        let is_own = self.nodes[node].under == Under::Net;
-        is_own && self.nodes[node].parked.iter().any(|sleeper| !sleeper.rung && sleeper.waits.writable)
     }
 
     fn may_last(&mut self, node: usize, waits: &crate::machine::Waits) -> bool {

@@ -35,9 +35,10 @@ mod tests {
 
     const MOST: u64 = 10_000;
 
-    /// `first`: not far from a seed that finds it, to save time.
+    /// By so many seeds from `first` on, which saves time, and where one in some ten thousands finds it, much of it.
     fn is_found(name: &str, rules: OldRules, first: u64) {
-        let found = (first..=MOST).find_map(|seed| Some((seed, run(seed, How { rules, ..How::default() }).err()?)));
+        let found =
+            (first..first + MOST).find_map(|seed| Some((seed, run(seed, How { rules, ..How::default() }).err()?)));
         let (seed, what) = found.unwrap_or_else(|| panic!("rule {name}: not found by {MOST} seeds"));
         println!("rule {name}: seed {seed}: {what}");
         // It is the rule that is found.
@@ -51,7 +52,7 @@ mod tests {
 
     #[test]
     fn b_a_handshake_that_does_not_hear_of_a_reset_is_found() {
-        is_found("b", OldRules { b: true, ..OldRules::default() }, 1);
+        is_found("b", OldRules { b: true, ..OldRules::default() }, 30_001);
     }
 
     #[test]
