@@ -646,6 +646,7 @@ fn an_idle_backend_makes_no_system_call() {
         let mut strace = std::process::Command::new("strace")
             .args(["-p", &tid, "-o"])
             .arg(&trace)
+            .env("LC_ALL", "C.UTF-8")
             .stderr(Stdio::piped())
             .spawn()
             .expect("strace");

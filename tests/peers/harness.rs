@@ -56,6 +56,8 @@ impl Bench {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // Tests look for English words.
+            .env("LC_ALL", "C.UTF-8")
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
