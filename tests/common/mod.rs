@@ -239,7 +239,7 @@ pub fn within<T: Send + 'static>(limit: Duration, f: impl FnOnce() -> T + Send +
 }
 
 /// Nothing takes so long, on a loaded machine either: who waits for it hangs.
-pub const LONG: Duration = Duration::from_secs(180);
+pub const LONG: Duration = Duration::from_secs(600);
 
 /// Deterministic bytes, so that loss, doubling and disorder all show.
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {

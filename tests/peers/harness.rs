@@ -19,7 +19,7 @@ use crate::common::{certs, within, Pair, NAME, RSA_KEY};
 pub const STEP: Duration = Duration::from_secs(30);
 
 /// For a whole test, which puts a tool through a dozen connections or more.
-const TEST: Duration = Duration::from_secs(300);
+const TEST: Duration = Duration::from_secs(600);
 
 /// Runs a test with a peer if there is one. When the test ends, in whatever way, its processes are gone.
 pub fn run<T: Send + 'static>(found: Result<T, String>, test: impl FnOnce(&Bench, T) + Send + 'static) {

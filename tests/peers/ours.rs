@@ -120,7 +120,8 @@ pub fn meet(bench: &Bench, tool: &Tool, mut setup: Setup) -> (Peer, TcpStream) {
 }
 
 pub fn shake_hands(role: Role, mode: Mode, stream: TcpStream, context: &Context) -> io::Result<SslFile> {
-    let options = SslFile::options().nonblocking(mode == Mode::NonBlocking);
+    // A tool that gets no time on a loaded machine has not stopped taking what we send.
+    let options = SslFile::options().nonblocking(mode == Mode::NonBlocking).close_timeout(STEP);
     let options = match role {
         Role::Client => options.client(NAME),
         Role::Server => options.server(),
