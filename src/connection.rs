@@ -314,7 +314,8 @@ impl Connection {
         self.session.cipher().filter(|_| self.handshake_done)
     }
 
-    /// The group of the key exchange, by its name in RFC 8446, section 4.2.7 ("x25519", "secp256r1"), if the engine knows it.
+    /// The group of the key exchange, by its name in the registry of IANA ("x25519", "secp256r1", "X25519MLKEM768"), if the
+    /// engine knows it.
     pub fn group(&self) -> Option<String> {
         self.session.group().filter(|_| self.handshake_done)
     }

@@ -236,8 +236,9 @@ impl ContextBuilder {
         self
     }
 
-    /// The groups for the key exchange, best first, separated by colons, by their names in RFC 8446, section 4.2.7, or in
-    /// OpenSSL, in any case of letters: "x25519:secp256r1", "X25519:P-256". Default: the library's.
+    /// The groups for the key exchange, best first, separated by colons, by their names in the registry of IANA, or in OpenSSL,
+    /// in any case of letters: "x25519:secp256r1", "X25519MLKEM768:X25519:P-256". Default: the library's, which has
+    /// X25519MLKEM768 first if it has that.
     pub fn groups(mut self, list: &str) -> Self {
         self.settings.groups = Some(list.to_string());
         self

@@ -12,6 +12,7 @@ mod defaults;
 #[path = "peers/harness.rs"]
 mod harness;
 mod matrix;
+mod post_quantum;
 mod promises;
 mod settings;
 #[allow(dead_code)]

@@ -1,8 +1,8 @@
 //! Real peers at the other end: OpenSSL's and GnuTLS' command line tools, Python's `ssl`, Pike's `SSL.File`, curl. Each as client
 //! and as server where it can be, on every engine, TLS 1.2 and 1.3, blocking and non-blocking.
 //!
-//! A peer that is not installed skips its tests with a line that says so; with `SSLFILE_NO_SKIP=1` it fails them. `.ci/install`
-//! installs all of them on Debian.
+//! A peer that is not installed skips its tests with a line that says so; with `SSLFILE_NO_SKIP=1` it fails them.
+//! `.ci/install tests` installs all of them on Debian.
 #![cfg(unix)]
 
 mod common;

@@ -161,7 +161,7 @@ pub(crate) trait Session: Send {
     fn verified_chain(&self) -> Option<Vec<Certificate>> {
         None
     }
-    /// The group of the key exchange, by its name in RFC 8446, section 4.2.7.
+    /// The group of the key exchange, by its name in the registry of IANA.
     fn group(&self) -> Option<String> {
         None
     }

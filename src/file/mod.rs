@@ -316,7 +316,8 @@ impl<S: Stream> SslFile<S> {
         self.shared().ask().machine.tls.session().verified_chain()
     }
 
-    /// The group of the key exchange, by its name in RFC 8446, section 4.2.7 ("x25519", "secp256r1"); `None` as for `version`.
+    /// The group of the key exchange, by its name in the registry of IANA ("x25519", "secp256r1", "X25519MLKEM768"); `None` as
+    /// for `version`, and on a session of TLS 1.2 that was resumed.
     pub fn group(&self) -> Option<String> {
         self.shared().ask().machine.tls.group()
     }

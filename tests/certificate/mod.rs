@@ -131,7 +131,9 @@ fn compare(bench: &Bench, tool: &Path, certificate: &Certificate) {
     let names =
         text.split_once("X509v3 Subject Alternative Name:").map(|(_, rest)| rest.lines().nth(1).unwrap().trim());
     let our_names: Vec<String> = ours.subject_alt_names.iter().map(in_openssl_words).collect();
-    assert_eq!(our_names.join(", "), names.unwrap_or_default(), "{text}");
+    // The content of another kind of name stands behind two colons, and behind one since OpenSSL 3.4.
+    let names = names.unwrap_or_default().replace("1.2.3.4::hi", "1.2.3.4:hi");
+    assert_eq!(our_names.join(", "), names, "{text}");
     let (_, rest) = text.split_once("X509v3 extensions:\n").unwrap_or_default();
     let heads = rest.lines().take_while(|line| line.starts_with(&" ".repeat(12)));
     let heads = heads.filter(|line| !line.starts_with(&" ".repeat(13)));
@@ -155,7 +157,7 @@ fn in_openssl_words(name: &SubjectAltName) -> String {
         SubjectAltName::Email(mailbox) => format!("email:{mailbox}"),
         SubjectAltName::Uri(uri) => format!("URI:{uri}"),
         SubjectAltName::Directory(name) => format!("DirName:/{name}"),
-        SubjectAltName::Other(0) => "othername: 1.2.3.4::hi".to_string(),
+        SubjectAltName::Other(0) => "othername: 1.2.3.4:hi".to_string(),
         SubjectAltName::Other(8) => "Registered ID:1.2.3".to_string(),
         other => panic!("{other:?}"),
     }

@@ -6,8 +6,8 @@
 pub mod bare;
 pub mod rustls_configs;
 
-use std::io;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
 use std::sync::OnceLock;
 use std::thread;
@@ -123,6 +123,30 @@ pub fn engines() -> Vec<Engine> {
     engines
 }
 
+/// Whether the library is OpenSSL of this version or a later one, as far as that can be asked.
+pub fn has_openssl(_major: i64, _minor: i64) -> bool {
+    #[cfg(feature = "openssl")]
+    return openssl::version::number() >= _major << 28 | _minor << 20;
+    #[cfg(not(feature = "openssl"))]
+    false
+}
+
+/// Whether the library has X25519MLKEM768.
+pub fn has_x25519mlkem768(engine: Engine) -> bool {
+    match engine {
+        Engine::Rustls => cfg!(feature = "aws-lc-rs"),
+        _ => has_openssl(3, 5),
+    }
+}
+
+/// Whether the engine tells a server the group in TLS 1.2.
+pub fn servers_know_group_in_tls_1_2(engine: Engine) -> bool {
+    match engine {
+        Engine::OpenSsl => has_openssl(3, 2),
+        other => other == Engine::Rustls,
+    }
+}
+
 /// A builder that trusts the test CA only.
 pub fn client_builder(engine: Engine) -> ContextBuilder {
     Context::builder().engine(engine).system_roots(false).add_root(ca())
@@ -139,6 +163,24 @@ pub fn client_context(engine: Engine) -> Context {
 
 pub fn server_context(engine: Engine) -> Context {
     server_builder(engine).build().expect("server context")
+}
+
+/// The addresses of this machine itself: of IPv4 and, unless it has been switched off, of IPv6.
+pub fn loopbacks() -> Vec<IpAddr> {
+    let all = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
+    all.into_iter().filter(|ip| ip.is_ipv4() || has_ipv6()).collect()
+}
+
+pub fn has_ipv6() -> bool {
+    static HAS: OnceLock<bool> = OnceLock::new();
+    *HAS.get_or_init(|| {
+        let has = TcpListener::bind((Ipv6Addr::LOCALHOST, 0)).is_ok();
+        if !has {
+            // Not `eprintln!`, which the test runner keeps to itself when the test passes.
+            let _ = writeln!(io::stderr(), "skipped: what takes IPv6, which this system has not");
+        }
+        has
+    })
 }
 
 /// A connected pair of TCP streams over IPv4 loopback: (client, server).
@@ -197,7 +239,7 @@ pub fn within<T: Send + 'static>(limit: Duration, f: impl FnOnce() -> T + Send +
 }
 
 /// Nothing takes so long, on a loaded machine either: who waits for it hangs.
-pub const LONG: Duration = Duration::from_secs(180);
+pub const LONG: Duration = Duration::from_secs(600);
 
 /// Deterministic bytes, so that loss, doubling and disorder all show.
 pub fn pattern(seed: u64, len: usize) -> Vec<u8> {

@@ -3,7 +3,7 @@
 
 use crate::common;
 
-use common::{certs, client_builder, engines, Pair, NAME};
+use common::{certs, client_builder, engines, has_x25519mlkem768, Pair, NAME};
 use sslfile::{Connection, Context, Engine};
 
 const TLS12: u16 = 0x0303;
@@ -15,13 +15,23 @@ const EXTENDED_MASTER_SECRET: u16 = 23;
 const SESSION_TICKET: u16 = 35;
 const SUPPORTED_VERSIONS: u16 = 43;
 const KEY_SHARE: u16 = 51;
+const RENEGOTIATION_INFO: u16 = 0xff01;
+/// The same among the suites (RFC 5746, section 3.3).
+const RENEGOTIATION: u16 = 0x00ff;
 
-/// What OpenSSL offers and takes depends on its version and on how the system has set it up.
-fn is_known_openssl() -> bool {
+const X25519MLKEM768: u16 = 0x11ec;
+
+/// What OpenSSL offers and takes depends on its version and on how the system has set it up. Those that we know, by their groups.
+fn known_openssl() -> Option<&'static [u16]> {
     #[cfg(feature = "openssl")]
-    return openssl::version::version().starts_with("OpenSSL 3.0.");
+    let version = openssl::version::version();
     #[cfg(not(feature = "openssl"))]
-    false
+    let version = "unknown";
+    match version {
+        _ if version.starts_with("OpenSSL 3.0.") => Some(&OPENSSL_GROUPS),
+        _ if version.starts_with("OpenSSL 3.5.") => Some(&OPENSSL_3_5_GROUPS),
+        _ => None,
+    }
 }
 
 // ---------------------------------------------------------------------------------------------------------------------
@@ -110,7 +120,11 @@ fn clients_offer_tls_1_2_and_1_3_and_nothing_older() {
 #[test]
 fn clients_offer_these_suites() {
     for engine in engines() {
-        let suites = Offer::of(engine).suites;
+        let offer = Offer::of(engine);
+        let mut suites = offer.suites.clone();
+        // Secure renegotiation is told of in one way or the other.
+        suites.retain(|suite| *suite != RENEGOTIATION);
+        assert!((suites.len() < offer.suites.len()) != offer.extension(RENEGOTIATION_INFO).is_some(), "{engine:?}");
         for suite in &suites {
             assert!(!is_broken(*suite), "{engine:?} offers {}", name(*suite));
         }
@@ -118,7 +132,7 @@ fn clients_offer_these_suites() {
         let offered: Vec<&str> = offered.iter().map(String::as_str).collect();
         match engine {
             Engine::Rustls => assert_eq!(offered, RUSTLS_CLIENT),
-            _ if !is_known_openssl() => println!("{engine:?} with another OpenSSL: {offered:?}"),
+            _ if known_openssl().is_none() => println!("{engine:?} with another OpenSSL: {offered:?}"),
             _ => assert_eq!(offered, OPENSSL_CLIENT, "{engine:?}"),
         }
     }
@@ -128,12 +142,39 @@ fn clients_offer_these_suites() {
 fn clients_offer_these_groups() {
     for engine in engines() {
         let groups = Offer::of(engine).groups();
-        match engine {
-            Engine::Rustls if cfg!(feature = "aws-lc-rs") => println!("{engine:?} with aws-lc-rs: {groups:04x?}"),
-            Engine::Rustls => assert_eq!(groups, RUSTLS_GROUPS),
-            _ if !is_known_openssl() => println!("{engine:?} with another OpenSSL: {groups:04x?}"),
-            _ => assert_eq!(groups, OPENSSL_GROUPS),
+        match groups_of(engine) {
+            Some(wanted) => assert_eq!(groups, wanted, "{engine:?}"),
+            None => println!("{engine:?} with another OpenSSL: {groups:04x?}"),
         }
+    }
+}
+
+/// Offering it is not enough: without a key for it, it would cost a round trip. One for x25519 goes with it, for servers that
+/// know no better.
+#[test]
+fn clients_send_keys_for_x25519mlkem768_and_x25519() {
+    for engine in engines() {
+        let offer = Offer::of(engine);
+        let mut shares = Reader(offer.extension(KEY_SHARE).expect("keys")).list16();
+        let mut groups = Vec::new();
+        while !shares.0.is_empty() {
+            groups.push(shares.word());
+            shares.list16();
+        }
+        match has_x25519mlkem768(engine) {
+            true => assert_eq!(groups, [X25519MLKEM768, 0x1d], "{engine:?}"),
+            false if groups_of(engine).is_some() => assert_eq!(groups, [0x1d], "{engine:?}"),
+            false => println!("{engine:?} with another OpenSSL: {groups:04x?}"),
+        }
+    }
+}
+
+/// Best first.
+fn groups_of(engine: Engine) -> Option<&'static [u16]> {
+    match engine {
+        Engine::Rustls if cfg!(feature = "aws-lc-rs") => Some(&AWS_LC_GROUPS),
+        Engine::Rustls => Some(&RUSTLS_GROUPS),
+        _ => known_openssl(),
     }
 }
 
@@ -180,7 +221,7 @@ impl Hello {
         add(SIGNATURE_ALGORITHMS, &[&[0, 18], &algorithms[..]].concat());
         add(EXTENDED_MASTER_SECRET, &[]);
         // Secure renegotiation.
-        add(0xff01, &[0]);
+        add(RENEGOTIATION_INFO, &[0]);
         if self.version == TLS13 {
             add(SUPPORTED_VERSIONS, &[2, 3, 4]);
             // None: the server asks for one of the group, if it takes it.
@@ -265,22 +306,17 @@ fn servers_take_these_suites() {
 fn servers_take_these_groups() {
     for engine in engines().into_iter().filter(|engine| *engine != Engine::Native) {
         let context = server(engine, &certs().ecdsa);
-        let taken: Vec<u16> = (0x0001..0x0200)
+        let taken: Vec<u16> = (0x0001..0x0300)
+            .chain(0x1100..0x1200)
             .filter(|group| Hello { version: TLS13, suite: 0x1301, group: *group }.is_taken_by(&context))
             .collect();
-        match engine {
-            Engine::Rustls if cfg!(feature = "aws-lc-rs") => println!("{engine:?} with aws-lc-rs: {taken:04x?}"),
-            Engine::Rustls => {
-                let mut wanted = RUSTLS_GROUPS.to_vec();
+        match groups_of(engine) {
+            Some(wanted) => {
+                let mut wanted = wanted.to_vec();
                 wanted.sort();
-                assert_eq!(taken, wanted);
+                assert_eq!(taken, wanted, "{engine:?}");
             }
-            _ if !is_known_openssl() => println!("{engine:?} with another OpenSSL: {taken:04x?}"),
-            _ => {
-                let mut wanted = OPENSSL_GROUPS.to_vec();
-                wanted.sort();
-                assert_eq!(taken, wanted);
-            }
+            None => println!("{engine:?} with another OpenSSL: {taken:04x?}"),
         }
     }
 }
@@ -318,7 +354,7 @@ fn name(suite: u16) -> String {
 }
 
 #[rustfmt::skip]
-const NAMES: [(u16, &str); 33] = [
+const NAMES: [(u16, &str); 32] = [
     (0x1301, "TLS_AES_128_GCM_SHA256"), (0x1302, "TLS_AES_256_GCM_SHA384"), (0x1303, "TLS_CHACHA20_POLY1305_SHA256"),
     (0xc02b, "ECDHE-ECDSA-AES128-GCM-SHA256"), (0xc02c, "ECDHE-ECDSA-AES256-GCM-SHA384"),
     (0xc02f, "ECDHE-RSA-AES128-GCM-SHA256"), (0xc030, "ECDHE-RSA-AES256-GCM-SHA384"),
@@ -333,18 +369,17 @@ const NAMES: [(u16, &str); 33] = [
     (0x009c, "AES128-GCM-SHA256"), (0x009d, "AES256-GCM-SHA384"),
     (0x003c, "AES128-SHA256"), (0x003d, "AES256-SHA256"), (0x002f, "AES128-SHA"), (0x0035, "AES256-SHA"),
     // Signals, and no suites.
-    (0x00ff, "FALLBACK_OR_RENEGOTIATION"), (0x5600, "FALLBACK_SCSV"), (0x0a0a, "GREASE"),
+    (0x5600, "FALLBACK_SCSV"), (0x0a0a, "GREASE"),
 ];
 
 #[rustfmt::skip]
-const RUSTLS_CLIENT: [&str; 10] = [
+const RUSTLS_CLIENT: [&str; 9] = [
     "TLS_AES_256_GCM_SHA384", "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256",
     "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-CHACHA20-POLY1305",
     "ECDHE-RSA-AES256-GCM-SHA384", "ECDHE-RSA-AES128-GCM-SHA256", "ECDHE-RSA-CHACHA20-POLY1305",
-    "FALLBACK_OR_RENEGOTIATION",
 ];
 #[rustfmt::skip]
-const OPENSSL_CLIENT: [&str; 31] = [
+const OPENSSL_CLIENT: [&str; 30] = [
     "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256", "TLS_AES_128_GCM_SHA256",
     "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-RSA-AES256-GCM-SHA384", "DHE-RSA-AES256-GCM-SHA384",
     "ECDHE-ECDSA-CHACHA20-POLY1305", "ECDHE-RSA-CHACHA20-POLY1305", "DHE-RSA-CHACHA20-POLY1305",
@@ -355,12 +390,14 @@ const OPENSSL_CLIENT: [&str; 31] = [
     "ECDHE-ECDSA-AES128-SHA", "ECDHE-RSA-AES128-SHA", "DHE-RSA-AES128-SHA",
     "AES256-GCM-SHA384", "AES128-GCM-SHA256", "AES256-SHA256",
     "AES128-SHA256", "AES256-SHA", "AES128-SHA",
-    "FALLBACK_OR_RENEGOTIATION",
 ];
 /// A server's up to TLS 1.2, with a certificate for ECDSA: forward secrecy and authenticated encryption only.
 const SERVER_SUITES: [&str; 3] =
     ["ECDHE-ECDSA-AES128-GCM-SHA256", "ECDHE-ECDSA-AES256-GCM-SHA384", "ECDHE-ECDSA-CHACHA20-POLY1305"];
 /// x25519, secp256r1, x448, secp521r1, secp384r1, ffdhe2048 to ffdhe8192.
 const OPENSSL_GROUPS: [u16; 10] = [0x1d, 0x17, 0x1e, 0x19, 0x18, 0x100, 0x101, 0x102, 0x103, 0x104];
+/// The same with X25519MLKEM768 before them, another order of the curves, and ffdhe2048 and ffdhe3072.
+const OPENSSL_3_5_GROUPS: [u16; 8] = [X25519MLKEM768, 0x1d, 0x17, 0x1e, 0x18, 0x19, 0x100, 0x101];
 /// x25519, secp256r1, secp384r1.
 const RUSTLS_GROUPS: [u16; 3] = [0x1d, 0x17, 0x18];
+const AWS_LC_GROUPS: [u16; 4] = [X25519MLKEM768, 0x1d, 0x17, 0x18];

@@ -72,6 +72,8 @@ impl Tool {
     pub fn new(program: &Path) -> Tool {
         let mut command = Command::new(program);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        // Tests look for English words.
+        command.env("LC_ALL", "C.UTF-8");
         let (stdout, stderr) = (Gathered::default(), Gathered::default());
         Tool { command, stdout, stderr, discard_stdout: false, child: None, stdin: None }
     }
@@ -309,5 +311,8 @@ pub fn is_here(tool: &str, args: &[&str]) -> bool {
 
 /// A command line of the shell, with a terminal as its stdin, stdout and stderr. What it shows comes on stdout.
 pub fn on_a_terminal(line: &str) -> Tool {
-    Tool::new(Path::new("script")).args(&["--quiet", "--return", "--command", line, "/dev/null"])
+    let mut script = Tool::new(Path::new("script"));
+    // One that can move its cursor, whatever we were started on.
+    script.command.env("TERM", "xterm");
+    script.args(&["--quiet", "--return", "--command", line, "/dev/null"])
 }

@@ -3,16 +3,16 @@
 use crate::common;
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::mpsc::{channel, Receiver};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::{certs, client_context, engines, kind_of, pattern, server_builder, server_context, within, LONG, NAME};
+use common::{
+    certs, client_context, engines, kind_of, loopbacks, pattern, server_builder, server_context, within, LONG, NAME,
+};
 use sslfile::{Context, Engine, ErrorKind as Kind, Handshake, SslFile, SslListener, State};
-
-const LOCAL: [IpAddr; 2] = [IpAddr::V4(Ipv4Addr::LOCALHOST), IpAddr::V6(Ipv6Addr::LOCALHOST)];
 
 fn bind(ip: IpAddr, engine: Engine) -> SslListener {
     SslListener::bind((ip, 0), &server_context(engine)).expect("bind")
@@ -22,7 +22,7 @@ fn bind(ip: IpAddr, engine: Engine) -> SslListener {
 fn each(test: fn(Engine, IpAddr)) {
     within(LONG, move || {
         for engine in engines() {
-            for ip in LOCAL {
+            for ip in loopbacks() {
                 test(engine, ip);
             }
         }

@@ -44,13 +44,25 @@ pub fn sees_our_end_for_what_it_is(bench: &Bench, tool: Tool) {
             }
             send(&file, &words).unwrap_or_else(|e| panic!("{case:?}: {e}"));
             let heard = if waits_for_the_peer(ending) { Some(peer.hear(words.len())) } else { None };
-            let file = end(file, ending, &tool, case, &mut peer);
-            let heard = heard.unwrap_or_else(|| peer.hear(words.len()));
-            assert!(heard == words, "{case:?} {ending:?}: {} received something else", tool.name);
-            if tool.after_our_end == AfterOurEnd::GoesOn && ending != Ending::CloseClean {
-                assert!(peer.said.waits_for("end "), "{case:?} {ending:?}: it said: {}", peer.said.so_far());
-                peer.stdin = None;
-            }
+            // One that goes on would have our `close` wait for its end in vain: it hears, and ends, meanwhile.
+            let file = thread::scope(|scope| {
+                let beside = ending == Ending::Close && tool.after_our_end == AfterOurEnd::GoesOn;
+                let hearing = |peer: &mut Peer| {
+                    let heard = heard.unwrap_or_else(|| peer.hear(words.len()));
+                    assert!(heard == words, "{case:?} {ending:?}: {} received something else", tool.name);
+                    if tool.after_our_end == AfterOurEnd::GoesOn && ending != Ending::CloseClean {
+                        assert!(peer.said.waits_for("end "), "{case:?} {ending:?}: it said: {}", peer.said.so_far());
+                        peer.stdin = None;
+                    }
+                };
+                if beside {
+                    scope.spawn(|| hearing(&mut peer));
+                    return close(file, &tool, case);
+                }
+                let file = end(file, ending, &tool, case, &mut peer);
+                hearing(&mut peer);
+                file
+            });
             peer.exit();
             drop(file);
             let Some(verdict) = tool.verdict else { continue };
@@ -79,7 +91,7 @@ fn end(file: SslFile, ending: Ending, tool: &Tool, case: Case, peer: &mut Peer) 
             return None;
         }
         Ending::ShutdownWrite => file.shutdown(Shutdown::Write).unwrap_or_else(|e| failed(e)),
-        Ending::Close => finish(&file, || file.close()).unwrap_or_else(|e| failed(e)),
+        Ending::Close => return close(file, tool, case),
         Ending::CloseClean => {
             if tool.ends_with_its_input {
                 peer.stdin = None;
@@ -103,6 +115,11 @@ fn end(file: SslFile, ending: Ending, tool: &Tool, case: Case, peer: &mut Peer) 
             return None;
         }
     }
+    Some(file)
+}
+
+fn close(file: SslFile, tool: &Tool, case: Case) -> Option<SslFile> {
+    finish(&file, || file.close()).unwrap_or_else(|e| panic!("{case:?} Close with {}: {e}", tool.name));
     Some(file)
 }
 

@@ -19,7 +19,7 @@ use crate::common::{certs, within, Pair, NAME, RSA_KEY};
 pub const STEP: Duration = Duration::from_secs(30);
 
 /// For a whole test, which puts a tool through a dozen connections or more.
-const TEST: Duration = Duration::from_secs(300);
+const TEST: Duration = Duration::from_secs(600);
 
 /// Runs a test with a peer if there is one. When the test ends, in whatever way, its processes are gone.
 pub fn run<T: Send + 'static>(found: Result<T, String>, test: impl FnOnce(&Bench, T) + Send + 'static) {
@@ -56,6 +56,8 @@ impl Bench {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
+            // Tests look for English words.
+            .env("LC_ALL", "C.UTF-8")
             .spawn()
             .unwrap_or_else(|e| panic!("{command:?}: {e}"));
         let (stdin, stdout) = (child.stdin.take(), child.stdout.take());

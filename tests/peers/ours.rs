@@ -6,10 +6,10 @@ use std::process::Command;
 use std::thread;
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
-use sslfile::{Certificate, Context, ContextBuilder, Engine, Role, SslFile, Version};
+use sslfile::{Certificate, Context, ContextBuilder, Engine, Role, SslFile, SslOptions, Version};
 
 use super::harness::{accept, connect, free_port, Bench, Credentials, Peer, STEP};
-use super::tools::{Setup, Tool};
+use super::tools::{AfterOurEnd, Setup, Tool};
 use crate::common::{engines, NAME};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -71,7 +71,12 @@ pub fn setup<'a>(bench: &'a Bench, tool: &Tool, case: Case, server: &'a Credenti
 /// Starts the tool and shakes hands with it.
 pub fn open(bench: &Bench, tool: &Tool, case: Case, setup: Setup, context: &Context) -> (Peer, io::Result<SslFile>) {
     let (peer, stream) = meet(bench, tool, setup);
-    let file = shake_hands(our_role(tool), case.mode, stream, context);
+    let options = match tool.after_our_end {
+        // One that gets no time on a loaded machine has not stopped taking what we send. Others would have us wait in vain.
+        AfterOurEnd::GoesOn => SslFile::options().close_timeout(STEP),
+        _ => SslFile::options(),
+    };
+    let file = shake_hands_with(options, our_role(tool), case.mode, stream, context);
     (peer, file)
 }
 
@@ -120,7 +125,17 @@ pub fn meet(bench: &Bench, tool: &Tool, mut setup: Setup) -> (Peer, TcpStream) {
 }
 
 pub fn shake_hands(role: Role, mode: Mode, stream: TcpStream, context: &Context) -> io::Result<SslFile> {
-    let options = SslFile::options().nonblocking(mode == Mode::NonBlocking);
+    shake_hands_with(SslFile::options(), role, mode, stream, context)
+}
+
+fn shake_hands_with(
+    options: SslOptions,
+    role: Role,
+    mode: Mode,
+    stream: TcpStream,
+    context: &Context,
+) -> io::Result<SslFile> {
+    let options = options.nonblocking(mode == Mode::NonBlocking);
     let options = match role {
         Role::Client => options.client(NAME),
         Role::Server => options.server(),

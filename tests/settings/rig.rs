@@ -5,6 +5,7 @@ use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use rcgen::{CertificateParams, DnType};
@@ -239,41 +240,62 @@ pub fn all_said(mut peer: Peer) -> String {
 /// Between two ends: takes one connection to its port on to another, and keeps what has gone each way.
 pub struct Relay {
     pub port: u16,
-    pumps: JoinHandle<[Vec<u8>; 2]>,
+    pumps: JoinHandle<()>,
+    seen: Seen,
+}
+
+/// What has passed, in order: to the target, or back from it.
+type Seen = Arc<Mutex<Vec<(Way, Vec<u8>)>>>;
+
+#[derive(Clone, Copy, PartialEq)]
+pub enum Way {
+    There,
+    Back,
 }
 
 impl Relay {
     pub fn to(target: u16) -> Relay {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("bind");
         let port = listener.local_addr().expect("address").port();
+        let seen = Seen::default();
+        let (there, back) = (seen.clone(), seen.clone());
         let pumps = thread::spawn(move || {
             let (near, _) = listener.accept().expect("accept");
             let far = TcpStream::connect((Ipv4Addr::LOCALHOST, target)).expect("connect");
             let clone = |stream: &TcpStream| stream.try_clone().expect("clone");
             let (from, to) = (clone(&near), clone(&far));
-            let there = thread::spawn(move || pump(from, to));
-            let back = pump(far, near);
-            [there.join().expect("pump"), back]
+            let there = thread::spawn(move || pump(Way::There, from, to, &there));
+            pump(Way::Back, far, near, &back);
+            there.join().expect("pump");
         });
-        Relay { port, pumps }
+        Relay { port, pumps, seen }
     }
 
     /// What went to the target, and what came back, when both have ended.
     pub fn seen(self) -> [Vec<u8>; 2] {
-        self.pumps.join().expect("relay")
+        let in_order = self.in_order();
+        [Way::There, Way::Back].map(|way| {
+            let that_way = in_order.iter().filter(|(gone, _)| *gone == way);
+            that_way.flat_map(|(_, bytes)| bytes.iter().copied()).collect()
+        })
+    }
+
+    pub fn in_order(self) -> Vec<(Way, Vec<u8>)> {
+        self.pumps.join().expect("relay");
+        std::mem::take(&mut self.seen.lock().expect("lock"))
     }
 }
 
-fn pump(mut from: TcpStream, mut to: TcpStream) -> Vec<u8> {
-    let (mut seen, mut buf) = (Vec::new(), [0; 16 << 10]);
+fn pump(way: Way, mut from: TcpStream, mut to: TcpStream, seen: &Seen) {
+    let mut buf = [0; 16 << 10];
     while let Ok(n @ 1..) = from.read(&mut buf) {
-        seen.extend_from_slice(&buf[..n]);
+        // Before the answer to it can pass.
+        seen.lock().expect("lock").push((way, buf[..n].to_vec()));
         if to.write_all(&buf[..n]).is_err() {
             break;
         }
     }
     let _ = to.shutdown(Shutdown::Write);
-    seen
 }
 
 /// The records in a stream of bytes: type, and length of the body.

@@ -23,6 +23,9 @@ fn what_is_queued_for_another_mode_counts_as_unsent() {
         for engine in engines() {
             let backend = backend();
             let (a, mut b) = tcp_pair();
+            // Left to itself a system may take all of it.
+            socket2::SockRef::from(&a).set_send_buffer_size(256 << 10).expect("buffer");
+            socket2::SockRef::from(&b).set_recv_buffer_size(256 << 10).expect("buffer");
             let client = Probe::from_tcp(&backend, a);
             let notes = note_unsent(&client);
             client.socket.write(&vec![1; MUCH]).expect("plain");

@@ -9,7 +9,7 @@ use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -124,11 +124,33 @@ struct Part {
 
 impl Part {
     fn of(side: usize, round: usize) -> Part {
-        Part { round, is_client: (side + round).is_multiple_of(2), ends: (side + round / 2).is_multiple_of(2) }
+        Part { round, is_client: (side + round) % 2 == 0, ends: (side + round / 2) % 2 == 0 }
     }
 }
 
-fn one_round(plain: PlainFile, part: Part, mode: Mode, engine: Engine) -> PlainFile {
+/// Between the two sides, one end each: whether what was corked left in one segment. The system holds it back for 200 ms at the
+/// most, which may pass on a loaded machine.
+struct Glue {
+    said: mpsc::Sender<bool>,
+    heard: mpsc::Receiver<bool>,
+    /// How often it did.
+    held: usize,
+}
+
+impl Glue {
+    fn pair() -> [Glue; 2] {
+        let ((to_a, from_b), (to_b, from_a)) = (mpsc::channel(), mpsc::channel());
+        [Glue { said: to_b, heard: from_b, held: 0 }, Glue { said: to_a, heard: from_a, held: 0 }]
+    }
+
+    /// What was corked then has just been let go.
+    fn say(&self, corked: Instant) {
+        // A side that has done its ten rounds hears no more.
+        let _ = self.said.send(corked.elapsed() < Duration::from_millis(200));
+    }
+}
+
+fn one_round(plain: PlainFile, part: Part, mode: Mode, engine: Engine, glue: &mut Glue) -> PlainFile {
     let round = part.round;
     let start = format!("STARTTLS {round}\r\n");
     if part.is_client {
@@ -159,7 +181,11 @@ fn one_round(plain: PlainFile, part: Part, mode: Mode, engine: Engine) -> PlainF
         assert_not_connected(&tls);
         let (plain, unread) = tls.release().expect("release");
         assert_eq!(unread, b"", "a plain file takes the bytes itself");
-        assert!(!GLUES || plain.pending() >= ready.len(), "round {round}: glued to the close_notify and lost");
+        let pending = plain.pending();
+        if glue.heard.recv().expect("the other side") && GLUES {
+            assert!(pending >= ready.len(), "round {round}: glued to the close_notify and lost");
+            glue.held += 1;
+        }
         assert_eq!(plain.is_nonblocking(), mode == Mode::Nonblocking, "mode put back");
         assert_eq!(read_line(&plain), ready);
         plain
@@ -169,6 +195,7 @@ fn one_round(plain: PlainFile, part: Part, mode: Mode, engine: Engine) -> PlainF
         assert_eq!(tls.state(), State::PeerClosed);
         // The close_notify and the plain line leave in one segment.
         let tcp = tls.get_ref().get_ref().try_clone().expect("clone");
+        let begin = Instant::now();
         cork(&tcp, true);
         until_ready(&tls, || tls.close_clean()).expect("close_clean as responder");
         assert_not_connected(&tls);
@@ -176,6 +203,7 @@ fn one_round(plain: PlainFile, part: Part, mode: Mode, engine: Engine) -> PlainF
         assert_eq!((unread, plain.is_nonblocking()), (Vec::new(), mode == Mode::Nonblocking));
         write_line(&plain, &ready);
         cork(&tcp, false);
+        glue.say(begin);
         plain
     }
 }
@@ -218,13 +246,14 @@ fn ten_rounds(modes: [Mode; 2]) {
         for engine in engines() {
             let (a, b) = tcp_pair();
             thread::scope(|t| {
-                for ((side, tcp), mode) in [a, b].into_iter().enumerate().zip(modes) {
+                for (((side, tcp), mode), mut glue) in [a, b].into_iter().enumerate().zip(modes).zip(Glue::pair()) {
                     t.spawn(move || {
                         let mut plain = PlainFile::new(tcp);
                         plain.set_nonblocking(mode == Mode::Nonblocking).expect("mode");
                         for round in 0..ROUNDS {
-                            plain = one_round(plain, Part::of(side, round), mode, engine);
+                            plain = one_round(plain, Part::of(side, round), mode, engine, &mut glue);
                         }
+                        assert_ne!(glue.held, 0, "the machine never let 200 ms do");
                         plain.close().or_else(blocked).expect("close");
                     });
                 }
@@ -263,6 +292,7 @@ struct Peer {
     plain: PlainFile,
     backend: Backend,
     state: Mutex<PeerState>,
+    glue: Mutex<Glue>,
 }
 
 #[derive(Default)]
@@ -272,14 +302,15 @@ struct PeerState {
     got: Vec<u8>,
     tls: Option<Tls>,
     finished: bool,
+    corked: Option<Instant>,
 }
 
 impl Peer {
-    fn new(side: usize, engine: Engine, tcp: TcpStream, backend: &Backend) -> Arc<Peer> {
+    fn new(side: usize, engine: Engine, tcp: TcpStream, backend: &Backend, glue: Glue) -> Arc<Peer> {
         let plain = PlainFile::new(tcp);
         plain.set_nonblocking(true).expect("mode");
         let state = Mutex::default();
-        let peer = Arc::new(Peer { side, engine, plain, backend: backend.clone(), state });
+        let peer = Arc::new(Peer { side, engine, plain, backend: backend.clone(), state, glue: Mutex::new(glue) });
         let reader = peer.clone();
         peer.plain.set_callbacks(Callbacks::new().on_read(move |_: &PlainFile, data| reader.plain_data(data)));
         peer.plain.set_backend(Some(backend)).expect("backend");
@@ -364,6 +395,7 @@ impl Peer {
             return;
         }
         assert_eq!(tls.state(), State::PeerClosed);
+        self.state.lock().expect("lock").corked = Some(Instant::now());
         cork(self.plain.get_ref(), true);
         tls.close_clean().expect("close_clean");
         // Kept for later: called when the plain file is back.
@@ -378,6 +410,8 @@ impl Peer {
                 writer.state.lock().expect("lock").tls = None;
                 plain.send(format!("READY {round}\r\n").as_bytes()).expect("plain send");
                 cork(plain.get_ref(), false);
+                let corked = writer.state.lock().expect("lock").corked.take().expect("corked");
+                writer.glue.lock().expect("lock").say(corked);
                 writer.next();
             }),
         );
@@ -401,7 +435,8 @@ fn ten_times_plain_tls_plain_in_callbacks_with_glued_bytes() {
         for engine in engines() {
             let backend = Backend::new().expect("backend");
             let (a, b) = tcp_pair();
-            let (a, b) = (Peer::new(0, engine, a, &backend), Peer::new(1, engine, b, &backend));
+            let [glue, other] = Glue::pair();
+            let (a, b) = (Peer::new(0, engine, a, &backend, glue), Peer::new(1, engine, b, &backend, other));
             a.begin();
             b.begin();
             turn_until(&backend, "ten rounds", || a.is_finished() && b.is_finished());
@@ -418,12 +453,13 @@ fn callback_mode_against_blocking_ten_times() {
         for engine in engines() {
             let backend = Backend::new().expect("backend");
             let (a, b) = tcp_pair();
-            let a = Peer::new(0, engine, a, &backend);
+            let [glue, mut other] = Glue::pair();
+            let a = Peer::new(0, engine, a, &backend, glue);
             a.begin();
             let other = thread::spawn(move || {
                 let mut plain = PlainFile::new(b);
                 for round in 0..ROUNDS {
-                    plain = one_round(plain, Part::of(1, round), Mode::Blocking, engine);
+                    plain = one_round(plain, Part::of(1, round), Mode::Blocking, engine, &mut other);
                 }
                 plain
             });

@@ -1,15 +1,15 @@
 //! Trust is on by default: system roots, host name or address checked; each refusal is typed on both ends.
 
 use std::io::ErrorKind;
-use std::net::{Ipv6Addr, SocketAddr};
+use std::net::SocketAddr;
 
 use sslfile::{Certificate, Context, ContextBuilder, Engine, ErrorKind as Kind, SslFile};
 
 use super::{assert_says, shake};
 use crate::authority::{leaf_params, Authority};
 use crate::common::{
-    ca, certs, client_builder, client_context, engines, kind_of, server_builder, server_context, tls_pair_with, within,
-    Pair, LONG, NAME,
+    ca, certs, client_builder, client_context, engines, kind_of, loopbacks, server_builder, server_context,
+    tls_pair_with, within, Pair, LONG, NAME,
 };
 
 const UNKNOWN_CA: u8 = 48;
@@ -117,7 +117,7 @@ fn wildcard_stands_for_one_label() {
 #[test]
 fn connect_checks_the_host_of_the_address() {
     for engine in engines() {
-        for addr in [SocketAddr::from(([127, 0, 0, 1], 0)), SocketAddr::from((Ipv6Addr::LOCALHOST, 0))] {
+        for addr in loopbacks().into_iter().map(|ip| SocketAddr::from((ip, 0))) {
             within(LONG, move || {
                 let context = client_context(engine);
                 for (pair, good) in [(&certs().ecdsa, true), (&certs().other_name, false)] {

@@ -1,6 +1,7 @@
 //! OpenSSL through the `openssl` crate.
 
 mod foreign;
+mod group;
 mod identities;
 mod judge;
 mod session;
@@ -387,7 +388,7 @@ fn each(list: &str, spell: impl Fn(&str) -> String) -> String {
     list.split(':').map(spell).collect::<Vec<_>>().join(":")
 }
 
-/// Groups as OpenSSL spells them and as RFC 8446 does.
+/// Groups as OpenSSL spells them and as the registry of IANA does. It knows the hybrids, from 3.5 on, in any case of letters.
 const GROUPS: [(&str, &str); 5] =
     [("X25519", "x25519"), ("X448", "x448"), ("P-256", "secp256r1"), ("P-384", "secp384r1"), ("P-521", "secp521r1")];
 

@@ -1,11 +1,10 @@
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
-use openssl::pkey::{HasParams, HasPublic, Id, PKey, PKeyRef, Private, Public};
 use openssl::ssl::{self, NameType, Ssl, SslRef, SslStream, SslVerifyMode, SslVersion};
 use openssl::x509::X509VerifyResult;
 
-use super::{certificate, setup_error, words, Judgement};
+use super::{certificate, group, setup_error, words, Judgement};
 use crate::certificate::Certificate;
 use crate::engine::alert::{Report, Verdict};
 use crate::engine::{Session, Stop, Wire};
@@ -188,10 +187,7 @@ impl Session for OpenSslSession {
     }
 
     fn group(&self) -> Option<String> {
-        let ssl = self.stream.ssl();
-        let is_tls13 = self.version() == Some(Version::Tls1_3);
-        let of_peer = ssl.peer_tmp_key().ok().and_then(|key| group(&key, is_tls13));
-        of_peer.or_else(|| group(&*ssl.tmp_key().ok()?, is_tls13))
+        group::of(self.stream.ssl(), self.version() == Some(Version::Tls1_3))
     }
 
     fn ocsp_response(&self) -> Option<Vec<u8>> {
@@ -223,32 +219,3 @@ impl Session for OpenSslSession {
         exported.map_err(|e| setup_error("export_keying_material", e))
     }
 }
-
-/// The group that a key is in.
-fn group<T: HasPublic + HasParams>(key: &PKeyRef<T>, is_tls13: bool) -> Option<String> {
-    Some(match key.id() {
-        Id::X25519 => "x25519".to_string(),
-        Id::X448 => "x448".to_string(),
-        Id::EC => match key.ec_key().ok()?.group().curve_name()? {
-            Nid::X9_62_PRIME256V1 => "secp256r1".to_string(),
-            curve => curve.short_name().ok()?.to_string(),
-        },
-        // Before TLS 1.3 a server could make one up.
-        Id::DH | Id::DHX if is_tls13 => format!("ffdhe{}", key.bits()),
-        _ => return None,
-    })
-}
-
-/// What the openssl crate has only with OpenSSL 3.0 and later. Where it has them, its own come before these.
-#[allow(dead_code, reason = "with OpenSSL 3")]
-trait NoTmpKeys {
-    fn peer_tmp_key(&self) -> Result<PKey<Public>, ()> {
-        Err(())
-    }
-
-    fn tmp_key(&self) -> Result<PKey<Private>, ()> {
-        Err(())
-    }
-}
-
-impl NoTmpKeys for SslRef {}

@@ -15,11 +15,12 @@ pub(super) fn suite(suite: CipherSuite) -> String {
     }
 }
 
-/// The name in RFC 8446, section 4.2.7, and the registry it started.
+/// The name in the registry of IANA, which RFC 8446, section 4.2.7, began.
 pub(super) fn group(group: NamedGroup) -> String {
     match group {
         NamedGroup::X25519 => "x25519".to_string(),
         NamedGroup::X448 => "x448".to_string(),
+        NamedGroup::secp256r1MLKEM768 => "SecP256r1MLKEM768".to_string(),
         group => group.as_str().map_or_else(|| format!("{group:?}"), str::to_string),
     }
 }
