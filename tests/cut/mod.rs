@@ -154,7 +154,7 @@ fn assert_truncated(name: &str, e: &io::Error) {
 fn cut_at(pairing: &Pairing, victim_is_server: bool, at: usize) -> bool {
     let role = if victim_is_server { "server" } else { "client" };
     let name = format!("{role}, {}, cut at {at}", pairing.name());
-    let mut session = Session::new(pairing, victim_is_server, at.is_multiple_of(2));
+    let mut session = Session::new(pairing, victim_is_server, at % 2 == 0);
     let settled = session.handshake(at);
     let layout = settled.then(|| session.speak());
     session.feed_in_pieces(at, &name);

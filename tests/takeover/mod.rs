@@ -124,7 +124,7 @@ struct Part {
 
 impl Part {
     fn of(side: usize, round: usize) -> Part {
-        Part { round, is_client: (side + round).is_multiple_of(2), ends: (side + round / 2).is_multiple_of(2) }
+        Part { round, is_client: (side + round) % 2 == 0, ends: (side + round / 2) % 2 == 0 }
     }
 }
 
