@@ -32,7 +32,7 @@ fn over<T: Send + 'static>(
 /// Bytes of any length up to `most`, short ones more often.
 fn noise(seed: u64, most: usize) -> Vec<u8> {
     let random = number(seed);
-    pattern(seed, random % (1 + (most >> ((random >> 32) % 8))))
+    pattern(seed, random % (1 + (most >> ((random >> 24) % 8))))
 }
 
 fn number(seed: u64) -> usize {

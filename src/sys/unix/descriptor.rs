@@ -40,7 +40,7 @@ pub(crate) fn duplicate(fd: BorrowedFd<'_>) -> io::Result<OwnedFd> {
 /// left out: making them non-blocking would change them for every process on the terminal.
 pub(crate) fn descriptor_of<T: Any>(half: &T) -> Option<BorrowedFd<'_>> {
     #[cfg(std_pipe)]
-    #[allow(clippy::incompatible_msrv, reason = "this is only compiled where they are")]
+    #[allow(clippy::incompatible_msrv, reason = "as build.rs found out")]
     let pipe = as_fd::<io::PipeReader>(half).or_else(|| as_fd::<io::PipeWriter>(half));
     #[cfg(not(std_pipe))]
     let pipe = None;
