@@ -3,9 +3,7 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use socket2::SockRef;
-
-use crate::sys::{passes, Passes};
+use crate::sys::{is_nonblocking, passes, AsFd, Passes};
 
 /// Until a connection has come. A listener that does not block waits for nothing else either.
 pub(super) fn accept(
@@ -22,7 +20,7 @@ pub(super) fn accept(
         check_open()?;
         match passes(&e) {
             Passes::AtOnce => {}
-            Passes::Later if !SockRef::from(listener).nonblocking()? => rest(),
+            Passes::Later if !is_nonblocking(listener.as_fd())? => rest(),
             _ => return Err(e),
         }
     }

@@ -1,15 +1,17 @@
 //! What the crate needs of a platform, and all that it uses of one to wait and to move bytes. A port is a module
-//! beside `unix` that gives the same names; nothing outside of `sys` knows which one it is.
+//! beside `unix` and `windows` that gives the same names; nothing outside of `sys` knows which one it is. `rustix` names a
+//! socket of Windows as it does a descriptor and has `poll` there, so [`wait`] is one for both.
 //!
-//! | name | what it must do | Unix | to know for Windows |
+//! | name | what it must do | Unix | Windows |
 //! |---|---|---|---|
 //! | [`Descriptor`] | name a stream that outlives its use | a file descriptor | a socket |
 //! | [`wait`] | see below | `poll` | `WSAPoll` |
+//! | `BROKEN` | what tells a [`wait`] that a send will fail | hang-ups, errors | errors: a hang-up may be a half-close |
 //! | `Bell` | a descriptor that ends a `wait` | eventfd, or a pipe | a UDP socket connected to itself |
-//! | [`try_recv`], [`try_send`] | never wait: `WouldBlock`; no SIGPIPE | `MSG_DONTWAIT`, `MSG_NOSIGNAL` | has no such flags: the socket is non-blocking while a file has it |
+//! | [`try_recv`], [`try_send`] | never wait: `WouldBlock`; no SIGPIPE | `MSG_DONTWAIT`, `MSG_NOSIGNAL` | no such flags: see `claim` |
 //! | [`bound_receives`], [`recv_for_slice`] | a receive that ends within [`SLICE`], data or not; a short cut for a `wait` and a `try_recv`, which a platform may also do instead | `SO_RCVTIMEO` | the two calls |
-//! | [`is_nonblocking`] | what a stream was set to | `fcntl` | can't be asked: `false` |
-//! | [`silence`], [`MUST_BE_SILENCED`] | no signal for a broken connection | Apple's `SO_NOSIGPIPE`, else nothing | nothing, `false` |
+//! | [`is_nonblocking`] | what a stream was set to | `fcntl` | nobody can ask: `false` |
+//! | [`claim`], [`unclaim`], [`MUST_BE_CLAIMED`] | what the others need of a socket while a file has it | Apple's `SO_NOSIGPIPE`, else nothing | non-blocking mode |
 //! | [`timeouts`], [`restore_timeout`], [`take_error`] | options of the socket | socket2 | socket2 |
 //! | [`unacknowledged`] | a number if it can be had, else `None` | Linux: `SIOCOUTQ` | `None` |
 //! | [`Flags`], [`descriptor_of`], [`duplicate`] | halves that are not sockets | `fcntl` | pipes can't be polled: `descriptor_of` is `None` |
@@ -30,6 +32,9 @@ mod doorbell;
 mod tests;
 #[cfg(unix)]
 mod unix;
+mod wait;
+#[cfg(windows)]
+mod windows;
 
 use std::hint;
 use std::io;
@@ -38,8 +43,12 @@ use std::time::{Duration, Instant};
 use crate::sync::{now, thread};
 
 pub use doorbell::Doorbell;
+pub(crate) use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 #[cfg(unix)]
 pub(crate) use unix::*;
+pub(crate) use wait::wait;
+#[cfg(windows)]
+pub(crate) use windows::*;
 
 /// How long a blocked receive may last, so that one that nobody bounds can be broken off; and how long a thread that
 /// nothing can wake sleeps until it looks.

@@ -12,7 +12,7 @@ use super::*;
 fn nothing_of_a_socket_waits_but_a_bounded_receive() {
     let (near, far) = tcp_pair();
     let fd = near.as_fd();
-    silence(fd).unwrap();
+    claim(fd).unwrap();
     let mut buf = [0; 8];
     assert_eq!(try_recv(fd, &mut buf).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     assert!(fill(fd) > 0);
