@@ -11,7 +11,7 @@ use super::alert::{Report, Verdict};
 use super::{Engine, Foreign, Library, Session, Stop, Wire};
 use crate::certificate::Certificate;
 use crate::error::Error;
-use crate::identity::pem_texts;
+use crate::identity::native as native_identity;
 use crate::role::Role;
 use crate::settings::{ClientAuth, Settings};
 use crate::version::{Bounds, Version};
@@ -56,8 +56,7 @@ impl Native {
         let identity = match &settings.identity {
             None => None,
             Some(identity) => {
-                let (chain, key) = pem_texts(identity.material());
-                let read = native_tls::Identity::from_pkcs8(chain.as_bytes(), key.as_bytes());
+                let read = native_identity(identity.material());
                 Some(read.map_err(|e| setup_error(&format!("the identity from {}", identity.material().origin), e))?)
             }
         };
@@ -197,7 +196,7 @@ fn alpn(settings: &Settings) -> Vec<&str> {
     settings.alpn.iter().filter_map(|p| std::str::from_utf8(p).ok()).collect()
 }
 
-fn setup_error(what: &str, e: native_tls::Error) -> Error {
+fn setup_error(what: &str, e: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::invalid_input(format!("{what}: {e}")).with_source(e)
 }
 
@@ -346,21 +345,38 @@ impl Session for NativeSession {
     }
 }
 
-/// `native-tls` tells what happened in words only. Where it is OpenSSL these have a fixed form.
-fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire: &Wire) -> Error {
-    let verdict = match text.rsplit_once(" (") {
-        _ if !text.contains("certificate verify failed") => None,
-        Some((_, why)) => {
-            let why = why.trim_end_matches(')').to_string();
-            let lower = why.to_ascii_lowercase();
-            if lower.contains("hostname mismatch") || lower.contains("ip address mismatch") {
-                Some(Verdict::WrongName(why))
-            } else {
-                Some(Verdict::Refused(why))
-            }
+/// What Windows says of a certificate, by the number that ends the text (winerror.h).
+#[cfg(windows)]
+fn verdict(text: &str) -> Option<Verdict> {
+    let (_, number) = text.rsplit_once("(os error ")?;
+    let code: i32 = number.trim_end_matches(')').parse().ok()?;
+    match code as u32 {
+        // CERT_E_CN_NO_MATCH, SEC_E_WRONG_PRINCIPAL
+        0x800b_010f | 0x8009_0322 => Some(Verdict::WrongName(text.to_string())),
+        // CERT_E_*; SEC_E_UNTRUSTED_ROOT, SEC_E_CERT_UNKNOWN, SEC_E_CERT_EXPIRED; CRYPT_E_REVOKED and what keeps from asking
+        0x800b_0101..=0x800b_0114 | 0x8009_0325 | 0x8009_0327 | 0x8009_0328 | 0x8009_2010..=0x8009_2013 => {
+            Some(Verdict::Refused(text.to_string()))
         }
-        None => None,
-    };
+        _ => None,
+    }
+}
+
+/// `native-tls` tells what happened in words only. Where it is OpenSSL these have a fixed form.
+#[cfg(not(windows))]
+fn verdict(text: &str) -> Option<Verdict> {
+    if !text.contains("certificate verify failed") {
+        return None;
+    }
+    let why = text.rsplit_once(" (")?.1.trim_end_matches(')').to_string();
+    let lower = why.to_ascii_lowercase();
+    match lower.contains("hostname mismatch") || lower.contains("ip address mismatch") {
+        true => Some(Verdict::WrongName(why)),
+        false => Some(Verdict::Refused(why)),
+    }
+}
+
+fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire: &Wire) -> Error {
+    let verdict = verdict(&text);
     let reason = reason(&text);
     let (alert_sent, is_mute) = (wire.alert_sent, wire.is_mute());
     let report = Report { reason, alert_sent, verdict, is_mute, text, ..Report::default() };
