@@ -45,20 +45,14 @@ pub(super) fn parse(_: &[u8], _: &str) -> Result<Identity, Error> {
     Err(Error::unsupported(format!("PKCS#12 needs the feature {feature:?}")))
 }
 
-#[cfg(any(
-    all(feature = "openssl", not(any(windows, target_vendor = "apple"))),
-    all(feature = "native-tls", windows)
-))]
+#[cfg(any(all(feature = "openssl", not(any(windows, target_vendor = "apple"))), all(feature = "native-tls", windows)))]
 fn identity(chain: Vec<Certificate>, key: Vec<u8>) -> Result<Identity, Error> {
     let material = Material { chain, key, origin: "a PKCS#12 archive".to_string() };
     library::check_pair(&material).map_err(|why| Error::invalid_input(format!("the PKCS#12 archive: {why}")))?;
     Ok(Identity { inner: Arc::new(material) })
 }
 
-#[cfg(any(
-    all(feature = "openssl", not(any(windows, target_vendor = "apple"))),
-    all(feature = "native-tls", windows)
-))]
+#[cfg(any(all(feature = "openssl", not(any(windows, target_vendor = "apple"))), all(feature = "native-tls", windows)))]
 fn missing(what: &str) -> Error {
     Error::invalid_input(format!("the PKCS#12 archive has no {what}"))
 }

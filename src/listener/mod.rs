@@ -17,7 +17,7 @@ use socket2::SockRef;
 use crate::backend::Backend;
 use crate::context::Context;
 use crate::file::SslFile;
-use crate::sys::descriptor;
+use crate::sys::{descriptor, SHUTDOWN_WAKES};
 use shared::Shared;
 
 /// A listener whose connections are TLS. [`try_clone`](SslListener::try_clone) shares everything.
@@ -72,6 +72,9 @@ impl SslListener {
         let linux = cfg!(any(target_os = "linux", target_os = "android"));
         let socket = SockRef::from(&listener);
         let accepts_fresh = linux && socket.read_timeout()?.is_none() && socket.write_timeout()?.is_none();
+        if !SHUTDOWN_WAKES {
+            listener.set_nonblocking(true)?;
+        }
         Ok(SslListener { shared: Arc::new(Shared::new(listener, accepts_fresh, context)) })
     }
 
@@ -108,7 +111,7 @@ impl SslListener {
 
     /// Whether `accept` returns `WouldBlock` rather than wait. Accepted files are blocking all the same.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.shared.listener.set_nonblocking(nonblocking)
+        self.shared.set_nonblocking(nonblocking)
     }
 
     /// Sets `IP_TTL`.

@@ -76,6 +76,7 @@ mod tests {
     }
 
     /// Stops a listener whose clients connect in a loop; gives what became of the last connection of each.
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
     fn stop_under_load() -> Vec<io::Error> {
         const CLIENTS: usize = 4;
         let listener = TcpListener::bind("127.0.0.1:0").expect("bind");

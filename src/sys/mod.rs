@@ -17,7 +17,8 @@
 //! | [`Flags`], [`descriptor_of`], [`duplicate`] | halves that are not sockets | `fcntl` | pipes can't be polled: `descriptor_of` is `None` |
 //! | [`is_in_progress`], [`passes`] | what an error of `connect` or `accept` means | errno | other numbers |
 //! | [`arrives`], [`has_said_something`] | a look at a listener, and at a connection that was just made | `poll`, `MSG_PEEK` | the same |
-//! | [`admit_no_more`], [`lift`] | see `listener::queue`; `false`: can't be done | Linux: a packet filter | `false` |
+//! | [`admit_no_more`], [`lift`] | see `listener::queue`; `false`: can't be done | Linux: a packet filter | `SO_PAUSE_ACCEPT` |
+//! | [`stop_listening`], [`SHUTDOWN_WAKES`] | the end of a listener, and whether it ends an `accept` under way | `shutdown` | the same pause; no |
 //!
 //! What a `wait` must keep:
 //!

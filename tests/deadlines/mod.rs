@@ -2,6 +2,7 @@
 //! same way.
 
 mod interrupt;
+#[cfg(unix)]
 mod signals;
 #[path = "../common/wire.rs"]
 mod wire;

@@ -8,7 +8,9 @@ mod socket;
 mod tests;
 
 pub(super) use bell::Bell;
-pub(crate) use connections::{admit_no_more, arrives, has_said_something, is_in_progress, lift, passes};
+pub(crate) use connections::{
+    admit_no_more, arrives, has_said_something, is_in_progress, lift, passes, stop_listening, SHUTDOWN_WAKES,
+};
 pub(crate) use descriptor::{descriptor_of, duplicate, Flags};
 pub(crate) use socket::{
     bound_receives, claim, is_nonblocking, recv_for_slice, restore_timeout, take_error, timeouts, try_recv, try_send,

@@ -2,11 +2,13 @@
 
 use std::io;
 use std::net::{TcpListener, TcpStream};
+use std::os::windows::io::AsRawSocket;
 use std::time::Duration;
 
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use rustix::fd::AsFd;
 use rustix::io::Errno;
+use socket2::SockRef;
 
 use super::super::Passes;
 
@@ -52,9 +54,30 @@ fn errno(e: &io::Error) -> Option<Errno> {
     e.raw_os_error().map(Errno::from_raw_os_error)
 }
 
-/// Nobody can tell the system.
-pub(crate) fn admit_no_more(_: &TcpListener) -> bool {
-    false
+/// Whoever waits must do so in `wait`, on a socket that does not block.
+pub(crate) const SHUTDOWN_WAKES: bool = false;
+
+/// Refuses connections from here on, and resets those in the queue. A listening socket can't be shut down here; one that
+/// knows no pause goes on listening until it is closed.
+pub(crate) fn stop_listening(listener: &TcpListener) {
+    /// As many as a queue may hold.
+    const MOST: usize = 4096;
+    admit_no_more(listener);
+    for (stream, _) in std::iter::from_fn(|| listener.accept().ok()).take(MOST) {
+        let _ = SockRef::from(&stream).set_linger(Some(Duration::ZERO));
+    }
+}
+
+/// Whether no new connection will be begun from here on: the system answers them with a reset.
+pub(crate) fn admit_no_more(listener: &TcpListener) -> bool {
+    use windows_sys::Win32::Networking::WinSock::{setsockopt, SOL_SOCKET, SO_PAUSE_ACCEPT};
+    let yes = 1u32.to_ne_bytes();
+    #[allow(unsafe_code, reason = "an option for which socket2 has no function")]
+    // SAFETY: it reads the four bytes, and the socket is open, as it is borrowed.
+    let result = unsafe {
+        setsockopt(listener.as_raw_socket() as _, SOL_SOCKET, SO_PAUSE_ACCEPT as i32, yes.as_ptr(), yes.len() as i32)
+    };
+    result == 0
 }
 
 pub(crate) fn lift(_: &TcpStream) {}
