@@ -19,6 +19,10 @@ use crate::version::{Bounds, Version};
 /// Where `native-tls` is OpenSSL its acceptor has no TLS 1.3.
 const ACCEPTOR_STOPS_AT_1_2: bool = cfg!(not(any(windows, target_vendor = "apple")));
 
+/// What `native-tls` makes of SChannel takes its own close_notify for the end of both directions: it decrypts nothing behind
+/// it, and calls that the peer's end.
+const DEAF_BEHIND_CLOSE: bool = cfg!(windows);
+
 /// One context's settings as connectors and acceptors: `native-tls` fixes the versions in them, so there is one for each
 /// pair of bounds in use, made once.
 pub(super) struct Native {
@@ -239,11 +243,18 @@ struct NativeSession {
     lent: Lent,
     /// The last read was filled: its record may have more.
     may_have_more: bool,
+    /// Our close_notify has been said.
+    closed: bool,
 }
 
 impl NativeSession {
     fn open(start: Start) -> Box<dyn Session> {
-        Box::new(NativeSession { stage: Stage::Start(start), lent: Lent::default(), may_have_more: false })
+        Box::new(NativeSession {
+            stage: Stage::Start(start),
+            lent: Lent::default(),
+            may_have_more: false,
+            closed: false,
+        })
     }
 
     /// Lends the wire to the library for one call.
@@ -308,6 +319,11 @@ impl Session for NativeSession {
     }
 
     fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop> {
+        if DEAF_BEHIND_CLOSE && self.closed {
+            // Whoever reads learns at the stream's end that something may be missing.
+            wire.clear_input();
+            return Err(Stop::NeedsInput);
+        }
         // `Ok(0)` can only be the close_notify: the wire has no end.
         let n = self.transfer(wire, |s| s.read(buf))?;
         self.may_have_more = n == buf.len();
@@ -319,6 +335,7 @@ impl Session for NativeSession {
     }
 
     fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
+        self.closed = true;
         self.transfer(wire, |s| s.shutdown().map(|()| 0)).map(drop)
     }
 
