@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::super::tests::{fill, tcp_pair, LONG};
-use super::super::{Doorbell, Ready, Woken, SLICE};
+use super::super::{wait, Doorbell, Ready, Woken, SLICE};
 use super::*;
 
 #[test]
