@@ -1,3 +1,5 @@
+mod pkcs12;
+
 use std::fmt;
 use std::fs;
 use std::io;
@@ -46,8 +48,8 @@ impl Identity {
     /// A PKCS#12 archive: the key, its certificate, and the rest of the chain.
     ///
     /// Errors: `InvalidInput` for a wrong password, a broken archive, one without key or certificate, or one in an
-    /// old encryption (RC2) that the TLS library no longer reads. `Unsupported` when no engine that reads PKCS#12
-    /// was built.
+    /// old encryption (RC2) that the TLS library no longer reads. `Unsupported` without the feature that reads PKCS#12:
+    /// `openssl`, and on Windows `native-tls`.
     pub fn from_pkcs12(der: &[u8], password: &str) -> io::Result<Identity> {
         Ok(pkcs12::parse(der, password)?)
     }
@@ -179,9 +181,13 @@ mod library {
         if crate::der::pair::fits(&material.key, material.chain[0].der()) != Some(true) {
             return Err("the key does not belong to the certificate".to_string());
         }
-        let (chain, key) = super::pem_texts(material);
-        let identity = native_tls::Identity::from_pkcs8(chain.as_bytes(), key.as_bytes())
-            .map_err(|e| format!("the key or the certificate cannot be read: {e}"))?;
+        // Windows puts a key that it reads among the user's: once, when a context is built, is enough.
+        #[cfg(windows)]
+        return Ok(());
+        #[cfg(not(windows))]
+        let identity =
+            super::native(material).map_err(|e| format!("the key or the certificate cannot be read: {e}"))?;
+        #[cfg(not(windows))]
         native_tls::TlsAcceptor::new(identity).map(drop).map_err(|e| format!("key and certificate do not fit: {e}"))
     }
 
@@ -207,41 +213,20 @@ mod library {
     }
 }
 
-/// Chain and key as PEM, for libraries that want text.
-#[cfg(feature = "native-tls")]
-pub(crate) fn pem_texts(material: &Material) -> (String, String) {
-    let chain = material.chain.iter().map(|c| pem::encode(&pem::Pem::new("CERTIFICATE", c.der()))).collect();
+/// For the platform's library.
+#[cfg(all(feature = "native-tls", not(windows)))]
+pub(crate) fn native(material: &Material) -> Result<native_tls::Identity, native_tls::Error> {
+    let chain: String = material.chain.iter().map(|c| pem::encode(&pem::Pem::new("CERTIFICATE", c.der()))).collect();
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    (chain, pem::encode_config(&pem::Pem::new("PRIVATE KEY", material.key.clone()), config))
+    let key = pem::encode_config(&pem::Pem::new("PRIVATE KEY", material.key.clone()), config);
+    native_tls::Identity::from_pkcs8(chain.as_bytes(), key.as_bytes())
 }
 
-mod pkcs12 {
-    use super::*;
-
-    #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
-    pub fn parse(archive: &[u8], password: &str) -> Result<Identity, Error> {
-        use openssl::pkcs12::Pkcs12;
-        let fail = |what: &str, e: openssl::error::ErrorStack| {
-            Error::invalid_input(format!("the PKCS#12 archive {what}: {e}")).with_source(e)
-        };
-        let archive = Pkcs12::from_der(archive).map_err(|e| fail("is broken", e))?;
-        let parsed = archive.parse2(password).map_err(|e| fail("cannot be opened with this password", e))?;
-        let missing = |what| Error::invalid_input(format!("the PKCS#12 archive has no {what}"));
-        let key = parsed.pkey.ok_or_else(|| missing("private key"))?;
-        let leaf = parsed.cert.ok_or_else(|| missing("certificate for its key"))?;
-        let mut chain = Vec::new();
-        // OpenSSL gives the rest of the chain in reverse.
-        for certificate in std::iter::once(leaf).chain(parsed.ca.into_iter().flatten().rev()) {
-            chain.push(Certificate::from_library(certificate.to_der().map_err(|e| fail("is broken", e))?));
-        }
-        let key = key.private_key_to_pkcs8().map_err(|e| fail("has a key that cannot be used", e))?;
-        let material = Material { chain, key, origin: "a PKCS#12 archive".to_string() };
-        library::check_pair(&material).map_err(|why| Error::invalid_input(format!("the PKCS#12 archive: {why}")))?;
-        Ok(Identity { inner: Arc::new(material) })
-    }
-
-    #[cfg(not(all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
-    pub fn parse(_: &[u8], _: &str) -> Result<Identity, Error> {
-        Err(Error::unsupported("PKCS#12 needs the feature \"openssl\""))
-    }
+/// The same; what `native-tls` makes of PKCS#8 is for RSA keys only there.
+#[cfg(all(feature = "native-tls", windows))]
+pub(crate) fn native(material: &Material) -> Result<native_tls::Identity, Error> {
+    let archive = pkcs12::make(material, pkcs12::PASSWORD)
+        .map_err(|e| Error::invalid_input(format!("the key or a certificate is broken: {e}")).with_source(e))?;
+    native_tls::Identity::from_pkcs12(&archive, pkcs12::PASSWORD)
+        .map_err(|e| Error::invalid_input(e.to_string()).with_source(e))
 }

@@ -38,23 +38,23 @@ const IMPURE: [&str; 9] =
     ["Instant::now", "SystemTime", "Mutex", "Condvar", "Atomic", "thread", "OwnedFd", "RawFd", "TcpStream"];
 
 /// What gives a platform away.
-const PLATFORM: [&str; 8] =
-    ["target_os", "target_vendor", "(unix", "(windows", "any(windows", "os::fd", "os::unix", "rustix"];
+const PLATFORM: [&str; 9] =
+    ["target_os", "target_vendor", "(unix", "(windows", "any(windows", "os::fd", "os::unix", "os::windows", "rustix"];
 
 /// Where else than in `sys` the platform may be known, and why.
 const KNOW_THE_PLATFORM: [(&str, &str); 13] = [
     ("lib.rs", "says where the crate does not run"),
     ("backend/waiter.rs", "the poller: a port has another beside it"),
     ("stream/mod.rs", "UnixStream can be wrapped where there is one"),
-    ("stream/socket.rs", "the same; borrows descriptors for sys"),
-    ("stream/duplex.rs", "keeps descriptors of its own for sys"),
-    ("file/faces.rs", "AsFd and AsRawFd are what users expect of a file"),
+    ("stream/socket.rs", "the same"),
+    ("file/faces.rs", "AsFd and AsRawFd, or AsSocket and AsRawSocket, are what users expect of a file"),
     ("file/tcp.rs", "set_quickack is where std has it"),
-    ("listener/mod.rs", "AsFd and AsRawFd are what users expect of a listener"),
+    ("listener/mod.rs", "the same of a listener"),
     ("engine/mod.rs", "which libraries there are: native-tls is not OpenSSL everywhere"),
     ("engine/native.rs", "the same"),
     ("context/foreign.rs", "the same"),
     ("identity.rs", "the same"),
+    ("identity/pkcs12.rs", "the same"),
     ("der.rs", "the same"),
 ];
 

@@ -2,8 +2,8 @@
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
 
-#[cfg(not(unix))]
-compile_error!("sslfile runs on Unix systems only, so far");
+#[cfg(not(any(unix, windows)))]
+compile_error!("sslfile runs on Unix systems and on Windows");
 
 mod alert;
 mod backend;

@@ -2,23 +2,31 @@
 //!
 //! The tests are in few programs, since each takes its time to be built, and the next one waits for the slowest test of the one before.
 
+#[cfg(unix)]
 #[allow(dead_code)]
 #[path = "trust/authority.rs"]
 mod authority;
+#[cfg(unix)]
 mod certificate;
 mod common;
+#[cfg(unix)]
 mod defaults;
+#[cfg(unix)]
 #[allow(dead_code)]
 #[path = "peers/harness.rs"]
 mod harness;
+#[cfg(unix)]
 mod matrix;
 mod post_quantum;
 mod promises;
+#[cfg(unix)]
 mod settings;
+#[cfg(unix)]
 #[allow(dead_code)]
 #[path = "matrix/table.rs"]
 mod table;
 mod tcp;
+#[cfg(unix)]
 mod trust;
 mod usage;
 mod versions;

@@ -15,7 +15,9 @@ mod plain_file;
 mod records;
 mod socket;
 mod split;
+#[cfg(unix)]
 mod streams;
+#[cfg(unix)]
 mod takeover;
 mod threads;
 mod wire;

@@ -1,7 +1,6 @@
 //! Waiting for events, on top of [`polling::Poller`].
 
 use std::io;
-use std::os::fd::{BorrowedFd, RawFd};
 use std::time::Duration;
 #[cfg(any(target_os = "linux", target_os = "android"))]
 use std::time::Instant;
@@ -9,13 +8,17 @@ use std::time::Instant;
 use polling::{Event, PollMode, Poller};
 
 use super::Happened;
+use crate::sys::{BorrowedFd, Descriptor};
+
+/// What is added to the poller for nothing else. Elsewhere it may turn around such an event for ever.
+const TELLS_HANG_UPS: bool = cfg!(any(target_os = "linux", target_os = "android"));
 
 /// The poller, and what it takes to wait on it and to break a wait off.
 pub(super) struct Waiter {
     poller: Poller,
     mode: PollMode,
     #[cfg(any(target_os = "linux", target_os = "android"))]
-    bell: std::os::fd::OwnedFd,
+    bell: crate::sys::OwnedFd,
     /// Who made it: a forked child has the same poller as its parent, and what it took out would be gone there.
     maker: u32,
 }
@@ -45,8 +48,8 @@ impl Waiter {
 
     /// From one interest to another, with as few system calls as that takes.
     #[allow(unsafe_code, reason = "adding to a poller and borrowing a raw descriptor")]
-    pub fn change(&self, fd: RawFd, key: usize, old: Happened, new: Happened) -> io::Result<()> {
-        let watched = |h: Happened| h.readable || h.writable || h.hung_up;
+    pub fn change(&self, fd: Descriptor, key: usize, old: Happened, new: Happened) -> io::Result<()> {
+        let watched = |h: Happened| h.readable || h.writable || (TELLS_HANG_UPS && h.hung_up);
         let (was, is) = (watched(old), watched(new));
         if (was, old.readable, old.writable) == (is, new.readable, new.writable) {
             return Ok(());

@@ -11,13 +11,17 @@ use super::alert::{Report, Verdict};
 use super::{Engine, Foreign, Library, Session, Stop, Wire};
 use crate::certificate::Certificate;
 use crate::error::Error;
-use crate::identity::pem_texts;
+use crate::identity::native as native_identity;
 use crate::role::Role;
 use crate::settings::{ClientAuth, Settings};
 use crate::version::{Bounds, Version};
 
 /// Where `native-tls` is OpenSSL its acceptor has no TLS 1.3.
 const ACCEPTOR_STOPS_AT_1_2: bool = cfg!(not(any(windows, target_vendor = "apple")));
+
+/// What `native-tls` makes of SChannel takes its own close_notify for the end of both directions: it decrypts nothing behind
+/// it, and calls that the peer's end.
+const DEAF_BEHIND_CLOSE: bool = cfg!(windows);
 
 /// One context's settings as connectors and acceptors: `native-tls` fixes the versions in them, so there is one for each
 /// pair of bounds in use, made once.
@@ -56,8 +60,7 @@ impl Native {
         let identity = match &settings.identity {
             None => None,
             Some(identity) => {
-                let (chain, key) = pem_texts(identity.material());
-                let read = native_tls::Identity::from_pkcs8(chain.as_bytes(), key.as_bytes());
+                let read = native_identity(identity.material());
                 Some(read.map_err(|e| setup_error(&format!("the identity from {}", identity.material().origin), e))?)
             }
         };
@@ -197,7 +200,7 @@ fn alpn(settings: &Settings) -> Vec<&str> {
     settings.alpn.iter().filter_map(|p| std::str::from_utf8(p).ok()).collect()
 }
 
-fn setup_error(what: &str, e: native_tls::Error) -> Error {
+fn setup_error(what: &str, e: impl std::error::Error + Send + Sync + 'static) -> Error {
     Error::invalid_input(format!("{what}: {e}")).with_source(e)
 }
 
@@ -240,11 +243,18 @@ struct NativeSession {
     lent: Lent,
     /// The last read was filled: its record may have more.
     may_have_more: bool,
+    /// Our close_notify has been said.
+    closed: bool,
 }
 
 impl NativeSession {
     fn open(start: Start) -> Box<dyn Session> {
-        Box::new(NativeSession { stage: Stage::Start(start), lent: Lent::default(), may_have_more: false })
+        Box::new(NativeSession {
+            stage: Stage::Start(start),
+            lent: Lent::default(),
+            may_have_more: false,
+            closed: false,
+        })
     }
 
     /// Lends the wire to the library for one call.
@@ -309,6 +319,11 @@ impl Session for NativeSession {
     }
 
     fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop> {
+        if DEAF_BEHIND_CLOSE && self.closed {
+            // Whoever reads learns at the stream's end that something may be missing.
+            wire.clear_input();
+            return Err(Stop::NeedsInput);
+        }
         // `Ok(0)` can only be the close_notify: the wire has no end.
         let n = self.transfer(wire, |s| s.read(buf))?;
         self.may_have_more = n == buf.len();
@@ -320,6 +335,7 @@ impl Session for NativeSession {
     }
 
     fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
+        self.closed = true;
         self.transfer(wire, |s| s.shutdown().map(|()| 0)).map(drop)
     }
 
@@ -346,21 +362,38 @@ impl Session for NativeSession {
     }
 }
 
-/// `native-tls` tells what happened in words only. Where it is OpenSSL these have a fixed form.
-fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire: &Wire) -> Error {
-    let verdict = match text.rsplit_once(" (") {
-        _ if !text.contains("certificate verify failed") => None,
-        Some((_, why)) => {
-            let why = why.trim_end_matches(')').to_string();
-            let lower = why.to_ascii_lowercase();
-            if lower.contains("hostname mismatch") || lower.contains("ip address mismatch") {
-                Some(Verdict::WrongName(why))
-            } else {
-                Some(Verdict::Refused(why))
-            }
+/// What Windows says of a certificate, by the number that ends the text (winerror.h).
+#[cfg(windows)]
+fn verdict(text: &str) -> Option<Verdict> {
+    let (_, number) = text.rsplit_once("(os error ")?;
+    let code: i32 = number.trim_end_matches(')').parse().ok()?;
+    match code as u32 {
+        // CERT_E_CN_NO_MATCH, SEC_E_WRONG_PRINCIPAL
+        0x800b_010f | 0x8009_0322 => Some(Verdict::WrongName(text.to_string())),
+        // CERT_E_*; SEC_E_UNTRUSTED_ROOT, SEC_E_CERT_UNKNOWN, SEC_E_CERT_EXPIRED; CRYPT_E_REVOKED and what keeps from asking
+        0x800b_0101..=0x800b_0114 | 0x8009_0325 | 0x8009_0327 | 0x8009_0328 | 0x8009_2010..=0x8009_2013 => {
+            Some(Verdict::Refused(text.to_string()))
         }
-        None => None,
-    };
+        _ => None,
+    }
+}
+
+/// `native-tls` tells what happened in words only. Where it is OpenSSL these have a fixed form.
+#[cfg(not(windows))]
+fn verdict(text: &str) -> Option<Verdict> {
+    if !text.contains("certificate verify failed") {
+        return None;
+    }
+    let why = text.rsplit_once(" (")?.1.trim_end_matches(')').to_string();
+    let lower = why.to_ascii_lowercase();
+    match lower.contains("hostname mismatch") || lower.contains("ip address mismatch") {
+        true => Some(Verdict::WrongName(why)),
+        false => Some(Verdict::Refused(why)),
+    }
+}
+
+fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire: &Wire) -> Error {
+    let verdict = verdict(&text);
     let reason = reason(&text);
     let (alert_sent, is_mute) = (wire.alert_sent, wire.is_mute());
     let report = Report { reason, alert_sent, verdict, is_mute, text, ..Report::default() };

@@ -223,15 +223,31 @@ macro_rules! events {
             }
         }
 
+        #[cfg(unix)]
         impl<S: crate::stream::Stream + std::os::fd::AsFd> std::os::fd::AsFd for $file<S> {
             fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
                 self.get_ref().as_fd()
             }
         }
 
+        #[cfg(unix)]
         impl<S: crate::stream::Stream + std::os::fd::AsFd> std::os::fd::AsRawFd for $file<S> {
             fn as_raw_fd(&self) -> std::os::fd::RawFd {
                 std::os::fd::AsRawFd::as_raw_fd(&std::os::fd::AsFd::as_fd(self))
+            }
+        }
+
+        #[cfg(windows)]
+        impl<S: crate::stream::Stream + std::os::windows::io::AsSocket> std::os::windows::io::AsSocket for $file<S> {
+            fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+                self.get_ref().as_socket()
+            }
+        }
+
+        #[cfg(windows)]
+        impl<S: crate::stream::Stream + std::os::windows::io::AsSocket> std::os::windows::io::AsRawSocket for $file<S> {
+            fn as_raw_socket(&self) -> std::os::windows::io::RawSocket {
+                std::os::windows::io::AsRawSocket::as_raw_socket(&std::os::windows::io::AsSocket::as_socket(self))
             }
         }
     };

@@ -16,7 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::machine::{Machine, Setup, CLOSE_TIMEOUT};
 use crate::role::Role;
 use crate::stream::{Inherited, Stream};
-use crate::sys::MUST_BE_SILENCED;
+use crate::sys::MUST_BE_CLAIMED;
 use crate::version::{Bounds, Version};
 
 /// When a file shakes hands.
@@ -268,7 +268,7 @@ impl SslOptions {
         };
         tells_would_block(self.timeout_kind)?;
         let connection = Connection::open(context, role, &self.server_name, self.versions)?;
-        let inherited = if self.fresh && !MUST_BE_SILENCED { Inherited::default() } else { stream.take_over()? };
+        let inherited = if self.fresh && !MUST_BE_CLAIMED { Inherited::default() } else { stream.take_over()? };
         Ok((connection, inherited))
     }
 

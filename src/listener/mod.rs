@@ -9,7 +9,6 @@ mod shared;
 use std::fmt;
 use std::io;
 use std::net::{SocketAddr, TcpListener, ToSocketAddrs};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -18,13 +17,15 @@ use socket2::SockRef;
 use crate::backend::Backend;
 use crate::context::Context;
 use crate::file::SslFile;
+use crate::sys::{descriptor, SHUTDOWN_WAKES};
 use shared::Shared;
 
 /// A listener whose connections are TLS. [`try_clone`](SslListener::try_clone) shares everything.
 ///
 /// The handshake is not done in `accept` but on the accepted file's first use, in whatever thread that is: a client that
 /// connects and says nothing holds up nobody else. What std's `TcpListener` has is here with its meaning, but for
-/// `FromRawFd` and `From<OwnedFd>` (a descriptor has no context; use [`from_tcp`](SslListener::from_tcp)) and `IntoRawFd`.
+/// `FromRawFd` and `From<OwnedFd>` (a descriptor has no context; use [`from_tcp`](SslListener::from_tcp)) and `IntoRawFd`
+/// (on Windows the same of sockets).
 ///
 /// ```no_run
 /// use std::io::{Read, Write};
@@ -71,6 +72,9 @@ impl SslListener {
         let linux = cfg!(any(target_os = "linux", target_os = "android"));
         let socket = SockRef::from(&listener);
         let accepts_fresh = linux && socket.read_timeout()?.is_none() && socket.write_timeout()?.is_none();
+        if !SHUTDOWN_WAKES {
+            listener.set_nonblocking(true)?;
+        }
         Ok(SslListener { shared: Arc::new(Shared::new(listener, accepts_fresh, context)) })
     }
 
@@ -107,7 +111,7 @@ impl SslListener {
 
     /// Whether `accept` returns `WouldBlock` rather than wait. Accepted files are blocking all the same.
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
-        self.shared.listener.set_nonblocking(nonblocking)
+        self.shared.set_nonblocking(nonblocking)
     }
 
     /// Sets `IP_TTL`.
@@ -237,7 +241,7 @@ impl fmt::Debug for SslListener {
         if let Ok(addr) = self.local_addr() {
             out.field("addr", &addr);
         }
-        out.field("fd", &self.as_raw_fd()).finish()
+        out.field(if cfg!(windows) { "socket" } else { "fd" }, &descriptor(&self.shared.listener)).finish()
     }
 }
 
@@ -246,15 +250,31 @@ fn check(context: &Context) -> io::Result<()> {
     crate::connection::Connection::server(context).map(drop)
 }
 
-impl AsFd for SslListener {
-    fn as_fd(&self) -> BorrowedFd<'_> {
+#[cfg(unix)]
+impl std::os::fd::AsFd for SslListener {
+    fn as_fd(&self) -> std::os::fd::BorrowedFd<'_> {
         self.shared.listener.as_fd()
     }
 }
 
-impl AsRawFd for SslListener {
-    fn as_raw_fd(&self) -> RawFd {
+#[cfg(unix)]
+impl std::os::fd::AsRawFd for SslListener {
+    fn as_raw_fd(&self) -> std::os::fd::RawFd {
         self.shared.listener.as_raw_fd()
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsSocket for SslListener {
+    fn as_socket(&self) -> std::os::windows::io::BorrowedSocket<'_> {
+        self.shared.listener.as_socket()
+    }
+}
+
+#[cfg(windows)]
+impl std::os::windows::io::AsRawSocket for SslListener {
+    fn as_raw_socket(&self) -> std::os::windows::io::RawSocket {
+        self.shared.listener.as_raw_socket()
     }
 }
 

@@ -3,14 +3,14 @@
 use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
-use socket2::SockRef;
-
-use crate::sys::{passes, Passes};
+use crate::sys::{passes, Passes, SHUTDOWN_WAKES};
 
 /// Until a connection has come. A listener that does not block waits for nothing else either.
 pub(super) fn accept(
     listener: &TcpListener,
     check_open: impl Fn() -> io::Result<()>,
+    is_nonblocking: impl Fn() -> io::Result<bool>,
+    wait: impl Fn(),
     rest: impl Fn(),
 ) -> io::Result<(TcpStream, SocketAddr)> {
     loop {
@@ -20,9 +20,13 @@ pub(super) fn accept(
             Err(e) => e,
         };
         check_open()?;
+        if !SHUTDOWN_WAKES && e.kind() == io::ErrorKind::WouldBlock && !is_nonblocking()? {
+            wait();
+            continue;
+        }
         match passes(&e) {
             Passes::AtOnce => {}
-            Passes::Later if !SockRef::from(listener).nonblocking()? => rest(),
+            Passes::Later if !is_nonblocking()? => rest(),
             _ => return Err(e),
         }
     }

@@ -73,6 +73,7 @@ mod tests {
 
     #[cfg(any(target_os = "linux", target_os = "android"))]
     /// Stops a listener whose clients connect in a loop; gives what became of the last connection of each.
+    #[cfg_attr(not(any(target_os = "linux", target_os = "android")), allow(dead_code))]
     fn stop_under_load() -> Vec<io::Error> {
         use socket2::SockRef;
         use std::net::Shutdown;

@@ -1,12 +1,12 @@
 //! What is done for a listener: accepting, shaking hands, telling.
 
 use std::io;
-use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::{Condvar, Mutex};
-use socket2::SockRef;
 
 use super::callbacks::ListenerCallbacks;
 use super::passing;
@@ -16,7 +16,7 @@ use crate::backend::{Backend, Happened, Place, Source};
 use crate::context::Context;
 use crate::error::{Error, ErrorKind};
 use crate::file::{Handshake, SslFile, SslOptions};
-use crate::sys::{descriptor, passes, Descriptor, Passes};
+use crate::sys::{self, descriptor, passes, AsFd, Descriptor, Doorbell, Passes, Ready, SHUTDOWN_WAKES};
 
 pub(super) struct Shared {
     pub listener: TcpListener,
@@ -29,6 +29,9 @@ pub(super) struct Shared {
     pub settings: Mutex<Settings>,
     /// The listener has been closed.
     closed: Condvar,
+    /// Where `SHUTDOWN_WAKES` is not so the socket never blocks: whether the user wants that, and who waits in `accept`.
+    nonblocking: AtomicBool,
+    sleepers: Mutex<Vec<Arc<Doorbell>>>,
     /// Taken last.
     pub callbacks: Mutex<ListenerCallbacks>,
 }
@@ -41,6 +44,8 @@ impl Shared {
             accepting: Mutex::default(),
             settings: Mutex::new(Settings::new(context)),
             closed: Condvar::new(),
+            nonblocking: AtomicBool::new(false),
+            sleepers: Mutex::default(),
             callbacks: Mutex::default(),
         }
     }
@@ -57,6 +62,8 @@ impl Shared {
         passing::accept(
             &self.listener,
             || self.check_open(),
+            || self.is_nonblocking(),
+            || self.sleep(),
             || {
                 let mut settings = self.settings.lock();
                 if settings.phase == Phase::Listening {
@@ -64,6 +71,40 @@ impl Shared {
                 }
             },
         )
+    }
+
+    pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        match SHUTDOWN_WAKES {
+            true => self.listener.set_nonblocking(nonblocking),
+            false => {
+                self.nonblocking.store(nonblocking, Ordering::Relaxed);
+                Ok(())
+            }
+        }
+    }
+
+    fn is_nonblocking(&self) -> io::Result<bool> {
+        match SHUTDOWN_WAKES {
+            true => sys::is_nonblocking(self.listener.as_fd()),
+            false => Ok(self.nonblocking.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// Until a client comes, or the listener is closed.
+    fn sleep(&self) {
+        let bell = Doorbell::current();
+        self.sleepers.lock().push(bell.clone());
+        // Whoever ends the listener says so first, then rings.
+        if self.check_open().is_ok() {
+            sys::wait(&[(self.listener.as_fd(), Ready::READABLE)], &bell, None);
+        }
+        self.sleepers.lock().retain(|sleeper| !Arc::ptr_eq(sleeper, &bell));
+    }
+
+    /// Those who wait in `accept` look again.
+    fn wake_all(&self) {
+        self.closed.notify_all();
+        self.sleepers.lock().iter().for_each(|sleeper| sleeper.ring());
     }
 
     /// A file that shakes hands later, with the settings of the moment.
@@ -118,9 +159,8 @@ impl Shared {
         drop(dropped);
         let unwanted = self.callbacks.lock().take();
         drop(unwanted);
-        // Wakes those who wait in `accept`.
-        let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
-        self.closed.notify_all();
+        sys::stop_listening(&self.listener);
+        self.wake_all();
     }
 
     pub fn finish(self: &Arc<Self>) {
@@ -134,7 +174,7 @@ impl Shared {
         }
         settings.phase = Phase::Emptying;
         drop(settings);
-        self.closed.notify_all();
+        self.wake_all();
         self.empty_queue();
         self.begin_waiting();
         self.leave_if_done();
@@ -167,7 +207,7 @@ impl Shared {
             _ if settings.phase != Phase::Emptying => {}
             Ok(()) => {
                 settings.phase = Phase::Finishing;
-                let _ = SockRef::from(&self.listener).shutdown(Shutdown::Both);
+                sys::stop_listening(&self.listener);
             }
             Err(e) => {
                 settings.rest();

@@ -1,13 +1,12 @@
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use super::{Inherited, Transport};
-use crate::sys::{self, descriptor_of, Descriptor, Doorbell, Flags, Ready, Woken};
+use crate::sys::{self, descriptor_of, AsFd, AsRawFd, Descriptor, Doorbell, Flags, OwnedFd, Ready, Woken};
 
 /// Two halves, each used on its own: a child's stdout and stdin, say.
 ///

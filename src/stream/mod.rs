@@ -30,6 +30,7 @@ pub use read_write::ReadWrite;
 pub trait Stream: Transport {}
 
 impl Stream for std::net::TcpStream {}
+#[cfg(unix)]
 impl Stream for std::os::unix::net::UnixStream {}
 impl Stream for socket2::Socket {}
 impl<R: io::Read + Send + 'static, W: io::Write + Send + 'static> Stream for Duplex<R, W> {}

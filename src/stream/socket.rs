@@ -2,14 +2,14 @@
 
 use std::io;
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+#[cfg(unix)]
 use std::os::unix::net::UnixStream;
 use std::time::Instant;
 
 use socket2::Socket;
 
 use super::{Inherited, Transport};
-use crate::sys::{self, Descriptor, Doorbell, Ready, Woken};
+use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, Descriptor, Doorbell, Ready, Woken};
 
 macro_rules! transport_for_socket {
     ($socket:ty, $address:expr) => {
@@ -25,6 +25,7 @@ macro_rules! transport_for_socket {
             fn give_back(&self, inherited: &Inherited, unread: Vec<u8>) -> Vec<u8> {
                 // What can't be set on it any more needs no setting.
                 let _ = sys::restore_timeout(self.as_fd(), inherited.read_timeout);
+                sys::unclaim(self.as_fd());
                 unread
             }
 
@@ -82,13 +83,14 @@ macro_rules! transport_for_socket {
 }
 
 transport_for_socket!(TcpStream, |addr: std::net::SocketAddr| Some(addr.to_string()));
+#[cfg(unix)]
 transport_for_socket!(UnixStream, |addr: std::os::unix::net::SocketAddr| {
     Some(addr.as_pathname()?.display().to_string())
 });
 transport_for_socket!(Socket, |addr: socket2::SockAddr| Some(addr.as_socket()?.to_string()));
 
 fn take_over(fd: BorrowedFd<'_>) -> io::Result<Inherited> {
-    sys::silence(fd)?;
+    sys::claim(fd)?;
     let (read_timeout, write_timeout) = sys::timeouts(fd)?;
     Ok(Inherited { nonblocking: sys::is_nonblocking(fd)?, read_timeout, write_timeout, ..Inherited::default() })
 }

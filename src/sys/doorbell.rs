@@ -105,7 +105,7 @@ impl Doorbell {
     }
 
     /// With a bell that the caller has made.
-    #[cfg(test)]
+    #[cfg(all(test, unix))]
     pub(super) fn with_bell(bell: Bell) -> Arc<Doorbell> {
         let doorbell = Doorbell::default();
         *doorbell.bell.lock() = Some((process::id(), Arc::new(bell)));

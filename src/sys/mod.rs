@@ -1,22 +1,25 @@
 //! What the crate needs of a platform, and all that it uses of one to wait and to move bytes. A port is a module
-//! beside `unix` that gives the same names; nothing outside of `sys` knows which one it is.
+//! beside `unix` and `windows` that gives the same names; nothing outside of `sys` knows which one it is. `rustix` names a
+//! socket of Windows as it does a descriptor and has `poll` there, so [`wait`] is one for both.
 //!
-//! | name | what it must do | Unix | to know for Windows |
+//! | name | what it must do | Unix | Windows |
 //! |---|---|---|---|
 //! | [`Descriptor`] | name a stream that outlives its use | a file descriptor | a socket |
 //! | [`wait`] | see below | `poll` | `WSAPoll` |
+//! | `BROKEN` | what tells a [`wait`] that a send will fail | hang-ups, errors | errors: a hang-up may be a half-close |
 //! | `Bell` | a descriptor that ends a `wait` | eventfd, or a pair of Unix sockets | a UDP socket connected to itself |
-//! | [`try_recv`], [`try_send`] | never wait: `WouldBlock`; no SIGPIPE | `MSG_DONTWAIT`, `MSG_NOSIGNAL` | has no such flags: the socket is non-blocking while a file has it |
+//! | [`try_recv`], [`try_send`] | never wait: `WouldBlock`; no SIGPIPE | `MSG_DONTWAIT`, `MSG_NOSIGNAL` | no such flags: see `claim` |
 //! | [`bound_receives`], [`recv_for_slice`] | a receive that ends within [`SLICE`], data or not; a short cut for a `wait` and a `try_recv`, which a platform may also do instead | `SO_RCVTIMEO` | the two calls |
-//! | [`is_nonblocking`] | what a stream was set to | `fcntl` | can't be asked: `false` |
-//! | [`silence`], [`MUST_BE_SILENCED`] | no signal for a broken connection | Apple's `SO_NOSIGPIPE`, else nothing | nothing, `false` |
+//! | [`is_nonblocking`] | what a stream was set to | `fcntl` | nobody can ask: `false` |
+//! | [`claim`], [`unclaim`], [`MUST_BE_CLAIMED`] | what the others need of a socket while a file has it | Apple's `SO_NOSIGPIPE`, else nothing | non-blocking mode |
 //! | [`timeouts`], [`restore_timeout`], [`take_error`] | options of the socket | socket2 | socket2 |
 //! | [`unacknowledged`] | a number if it can be had, else `None` | Linux: `SIOCOUTQ` | `None` |
 //! | [`Flags`], [`descriptor_of`], [`duplicate`] | halves that are not sockets | `fcntl` | pipes can't be polled: `descriptor_of` is `None` |
 //! | [`silence_half`], [`write_half`] | the same for a half that may be a socket; else `write` | `MSG_NOSIGNAL` | nothing, `write` |
 //! | [`is_in_progress`], [`passes`] | what an error of `connect` or `accept` means | errno | other numbers |
 //! | [`arrives`], [`has_said_something`] | a look at a listener, and at a connection that was just made | `poll`, `MSG_PEEK` | the same |
-//! | [`admit_no_more`], [`lift`] | see `listener::queue`; `false`: can't be done | Linux: a packet filter | `false` |
+//! | [`admit_no_more`], [`lift`] | see `listener::queue`; `false`: can't be done | Linux: a packet filter | `SO_PAUSE_ACCEPT` |
+//! | [`stop_listening`], [`SHUTDOWN_WAKES`] | the end of a listener, and whether it ends an `accept` under way | `shutdown` | the same pause; no |
 //!
 //! What a `wait` must keep:
 //!
@@ -31,6 +34,9 @@ mod doorbell;
 mod tests;
 #[cfg(unix)]
 mod unix;
+mod wait;
+#[cfg(windows)]
+mod windows;
 
 use std::hint;
 use std::io;
@@ -39,8 +45,12 @@ use std::time::{Duration, Instant};
 use crate::sync::{now, thread};
 
 pub use doorbell::Doorbell;
+pub(crate) use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 #[cfg(unix)]
 pub(crate) use unix::*;
+pub(crate) use wait::wait;
+#[cfg(windows)]
+pub(crate) use windows::*;
 
 /// How long a blocked receive may last, so that one that nobody bounds can be broken off; and how long a thread that
 /// nothing can wake sleeps until it looks.

@@ -1,5 +1,4 @@
 //! A peer that floods is held by TCP, `send` by its limit; and slow readers are their own problem.
-#![cfg(unix)]
 
 use crate::common;
 use crate::rig;

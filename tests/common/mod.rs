@@ -18,6 +18,12 @@ use rcgen::{
 };
 use sslfile::{Certificate, Context, ContextBuilder, Engine, Identity, SslFile, SslOptions};
 
+/// What a stream must have to be polled, in bounds.
+#[cfg(unix)]
+pub use std::os::fd::AsFd;
+#[cfg(windows)]
+pub use std::os::windows::io::AsSocket as AsFd;
+
 /// The name every test certificate is for; it also carries 127.0.0.1 and ::1.
 pub const NAME: &str = "localhost";
 
@@ -195,6 +201,27 @@ pub fn tcp_pair_on(addr: SocketAddr) -> (TcpStream, TcpStream) {
     (client, server)
 }
 
+/// A connected pair of another kind: Unix streams where there are any.
+#[cfg(unix)]
+pub fn stream_pair() -> (std::os::unix::net::UnixStream, std::os::unix::net::UnixStream) {
+    std::os::unix::net::UnixStream::pair().expect("pair")
+}
+#[cfg(windows)]
+pub fn stream_pair() -> (socket2::Socket, socket2::Socket) {
+    let (client, server) = tcp_pair();
+    (client.into(), server.into())
+}
+
+/// Nobody listens there any more.
+#[track_caller]
+pub fn assert_refused(addr: SocketAddr) {
+    // wine has no SO_PAUSE_ACCEPT: there a listener goes on until it is dropped.
+    if std::env::var_os("SSLFILE_WINE").is_none() {
+        let e = TcpStream::connect(addr).expect_err("connected");
+        assert_eq!(e.kind(), io::ErrorKind::ConnectionRefused, "{e}");
+    }
+}
+
 /// A connected pair of TLS files on one engine, handshake done: (client, server).
 pub fn tls_pair(engine: Engine) -> (SslFile, SslFile) {
     tls_pair_with(SslFile::options(), &client_context(engine), SslFile::options(), &server_context(engine))
@@ -262,7 +289,7 @@ pub fn kind_of(error: &io::Error) -> Option<sslfile::ErrorKind> {
 }
 
 /// Waits until the stream of a non-blocking file is ready for what the file said it needs.
-pub fn wait_for<S: sslfile::Stream + std::os::fd::AsFd>(file: &SslFile<S>) {
+pub fn wait_for<S: sslfile::Stream + AsFd>(file: &SslFile<S>) {
     use rustix::event::{poll, PollFd, PollFlags, Timespec};
     let interest = file.interest();
     let mut flags = PollFlags::empty();
@@ -277,7 +304,7 @@ pub fn wait_for<S: sslfile::Stream + std::os::fd::AsFd>(file: &SslFile<S>) {
 /// Repeats a call on a non-blocking file, waiting for what it needs, until it gives something else than `WouldBlock`.
 pub fn until_ready<S, T>(file: &SslFile<S>, mut call: impl FnMut() -> io::Result<T>) -> io::Result<T>
 where
-    S: sslfile::Stream + std::os::fd::AsFd,
+    S: sslfile::Stream + AsFd,
 {
     loop {
         match call() {

@@ -3,6 +3,7 @@
 
 mod interrupt;
 mod points;
+#[cfg(unix)]
 mod signals;
 #[path = "../common/wire.rs"]
 mod wire;

@@ -1,5 +1,4 @@
 //! A listener in a backend: who is told what, limits, new certificates, the end. Clients are a bare TLS library and bare TCP.
-#![cfg(unix)]
 
 use crate::common;
 use crate::rig;
@@ -10,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use common::{certs, client_context, kind_of, server_builder, server_context, tcp_pair, LONG};
+use common::{certs, client_context, kind_of, server_context, tcp_pair, LONG};
 use rig::{bare_client, end_well, on_each_engine, panics, settle, turn_all_until, turn_until, wake_ups, Log, Peer};
 use sslfile::{Backend, Context, Engine, SslFile, SslListener};
 
@@ -336,7 +335,7 @@ fn close_stops_listening_and_drops_no_live_connection() {
         assert_eq!(again.expect_err("set").kind(), ErrorKind::NotConnected);
         let addr = port.addr;
         drop(port);
-        assert_eq!(TcpStream::connect(addr).expect_err("connected").kind(), ErrorKind::ConnectionRefused);
+        common::assert_refused(addr);
     });
 }
 
@@ -452,8 +451,10 @@ fn a_listener_moved_while_clients_come_loses_none() {
 }
 
 /// One listener per backend on the same port: the system shares the clients out, and each is served.
+#[cfg(unix)]
 #[test]
 fn ports_are_shared_between_backends_with_reuseport() {
+    use crate::common::server_builder;
     use socket2::{Domain, Socket, Type};
     on_each_engine(|engine| {
         let socket = |addr: SocketAddr| {

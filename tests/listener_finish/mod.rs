@@ -56,8 +56,7 @@ impl Port {
 
     fn assert_over(&self) {
         assert_eq!(self.listener.pending(), 0);
-        let refused = TcpStream::connect(self.addr).expect_err("connected").kind();
-        assert_eq!(refused, ErrorKind::ConnectionRefused);
+        common::assert_refused(self.addr);
         assert_eq!(self.listener.accept().expect_err("accepted").kind(), ErrorKind::NotConnected);
         let again = self.listener.set_accept_callback(&self.backend, |_, _| ()).expect_err("set");
         assert_eq!(again.kind(), ErrorKind::NotConnected);
@@ -83,8 +82,7 @@ fn what_is_in_the_queue_is_served_beyond_the_limit_and_nothing_behind_it() {
             // The backend has not seen any of them.
             let clients: Vec<_> = (0..20).map(|_| port.connect()).collect();
             port.listener.finish();
-            let late = TcpStream::connect(port.addr).expect_err("nobody listens");
-            assert_eq!(late.kind(), ErrorKind::ConnectionRefused, "{late}");
+            common::assert_refused(port.addr);
             let clients = shake(clients);
             turn_until(&port.backend, || {
                 assert!((1..=limit.clamp(1, 20)).contains(&port.listener.pending()) || port.has_left());
@@ -165,7 +163,7 @@ fn without_callbacks_it_is_close() {
             listener.finish();
             assert_eq!(waiting.join().expect("thread").expect_err("ended").kind(), ErrorKind::NotConnected);
         });
-        assert_eq!(TcpStream::connect(addr).expect_err("connected").kind(), ErrorKind::ConnectionRefused);
+        common::assert_refused(addr);
     });
 }
 

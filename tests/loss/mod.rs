@@ -1,7 +1,6 @@
 //! Nothing that was accepted is lost, however the connection ends; and no end waits for ever.
 //!
 //! The peers are a bare TLS library, which sends its TLS 1.3 tickets whether anybody reads them or not.
-#![cfg(unix)]
 
 use crate::common;
 

@@ -426,10 +426,9 @@ fn end_inner_in_any_mode(client: SslFile<SslFile>, server: SslFile<SslFile>) -> 
 }
 
 /// What the outer knows can be asked through the inner.
-#[cfg(unix)]
 #[test]
 fn descriptor_and_address_pass_through() {
-    use std::os::fd::{AsFd, AsRawFd};
+    use rustix::fd::{AsFd, AsRawFd};
     for engine in engines() {
         within(LONG, move || {
             let two = wrap(engine, tls_pair(engine), false);

@@ -1,6 +1,5 @@
 //! The promises of the crate, one test each, on every engine, blocking and not, over everything that can be wrapped.
 //! (P8, callbacks, has its own tests.)
-#![cfg(unix)]
 
 mod data;
 mod drive;
@@ -65,7 +64,8 @@ macro_rules! promises {
 }
 
 macro_rules! wires {
-    ($($module:ident: $wire:ident,)*) => {$(
+    ($($(#[$attribute:meta])* $module:ident: $wire:ident,)*) => {$(
+        $(#[$attribute])*
         mod $module {
             mod blocking {
                 promises!(super::super::wires::$wire, super::super::wires::Mode::Blocking);
@@ -79,7 +79,9 @@ macro_rules! wires {
 
 wires! {
     tcp: Tcp,
+    #[cfg(unix)]
     unix: Unix,
+    #[cfg(unix)]
     child_pipes: Pipes,
     memory: Memory,
     read_write: AnyReadWrite,

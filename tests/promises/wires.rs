@@ -3,10 +3,11 @@
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+#[cfg(unix)]
 use std::os::unix::net::UnixStream;
+#[cfg(unix)]
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
 
 use sslfile::{Duplex, Engine, ReadWrite, SslFile, Stream};
 
@@ -60,8 +61,10 @@ impl Wire for Tcp {
     }
 }
 
+#[cfg(unix)]
 pub struct Unix;
 
+#[cfg(unix)]
 impl Wire for Unix {
     type End = UnixStream;
     const NAME: &'static str = "UnixStream";
@@ -81,16 +84,19 @@ impl Wire for Unix {
 }
 
 /// Two `cat` processes, one per direction: each end is the output of one and the input of the other.
+#[cfg(unix)]
 pub struct Pipes;
 
+#[cfg(unix)]
 fn cat() -> (ChildStdin, ChildStdout) {
     let mut child: Child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("cat");
     let ends = (child.stdin.take().expect("stdin"), child.stdout.take().expect("stdout"));
     // It ends with its pipes; somebody has to fetch what is left of it.
-    thread::spawn(move || child.wait());
+    std::thread::spawn(move || child.wait());
     ends
 }
 
+#[cfg(unix)]
 impl Wire for Pipes {
     type End = Duplex<ChildStdout, ChildStdin>;
     const NAME: &'static str = "Duplex<ChildStdout, ChildStdin>";

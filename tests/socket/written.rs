@@ -17,6 +17,8 @@ fn note_unsent(probe: &Probe) -> Arc<Mutex<Vec<usize>>> {
 const MUCH: usize = 16 << 20;
 
 /// Queued while plain text is still being sent, and handed on when the mode changes.
+// On Windows the system takes any amount at once while it holds less than it wants to.
+#[cfg(unix)]
 #[test]
 fn what_is_queued_for_another_mode_counts_as_unsent() {
     within(LONG, || {

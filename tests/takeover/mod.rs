@@ -7,12 +7,12 @@ use crate::common;
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{mpsc, Arc, Mutex};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::AsFd;
 use common::{
     client_context, engines, kind_of, pattern, server_builder, server_context, tcp_pair, until_ready, within, LONG,
     NAME,

@@ -234,7 +234,8 @@ fn shutdown_read_leaves_writing_alone() {
 fn addresses_of(tcp: &TcpStream) -> String {
     let shown = format!("{tcp:?}");
     let from = shown.find("addr: ").expect("std's own");
-    let to = shown.find(", fd: ").expect("std's own");
+    let name = if cfg!(windows) { ", socket: " } else { ", fd: " };
+    let to = shown.find(name).expect("std's own");
     shown[from..to].to_string()
 }
 

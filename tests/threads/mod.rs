@@ -1,7 +1,6 @@
 //! Many threads on one connection.
 //!
 //! `SSLFILE_SOAK_MIB=1024 cargo test --release --test files -- soak` is the full run; `SSLFILE_SEED` repeats one.
-#![cfg(unix)]
 
 mod backends;
 mod changes;
@@ -11,12 +10,12 @@ use crate::common;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpStream};
-use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{mpsc, Barrier};
 use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use common::AsFd;
 use common::{client_context, engines, kind_of, server_builder, server_context, within, NAME};
 use rustix::event::{poll, PollFd, PollFlags, Timespec};
 use sslfile::{Engine, Handshake, SslFile, SslOptions, Stream};
@@ -31,6 +30,7 @@ const LARGEST: usize = 1 << 20;
 fn narrow_pair() -> (TcpStream, TcpStream) {
     use socket2::{Domain, Socket, Type};
     let narrow = |socket: &Socket| -> io::Result<()> {
+        #[cfg(unix)]
         socket.set_tcp_mss(512)?;
         socket.set_send_buffer_size(4096)?;
         socket.set_recv_buffer_size(4096)
@@ -85,7 +85,7 @@ fn again_on<S: Stream + AsFd, T>(
                     flags &= direction;
                 }
                 let limit = Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
-                let _ = poll(&mut [PollFd::from_borrowed_fd(file.as_fd(), flags)], Some(&limit));
+                let _ = poll(&mut [PollFd::new(file, flags)], Some(&limit));
             }
             other => return other,
         }

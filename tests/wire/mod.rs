@@ -6,14 +6,13 @@ pub mod pipe;
 pub mod raw;
 
 use std::io;
-use std::os::fd::AsFd;
 use std::panic::{self, AssertUnwindSafe};
 use std::sync::OnceLock;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use sslfile::{Connection, Context, ContextBuilder, Engine, SslFile, Stream, Version};
 
-use crate::common::{client_builder, engines, server_builder, wait_for, NAME};
+use crate::common::{client_builder, engines, server_builder, wait_for, AsFd, NAME};
 
 /// splitmix64: small, good enough, the same everywhere.
 #[derive(Clone, Debug)]

@@ -51,6 +51,14 @@ fn errno(e: &io::Error) -> Option<Errno> {
     e.raw_os_error().map(Errno::from_raw_os_error)
 }
 
+/// A `stop_listening` ends an `accept` that another thread waits in.
+pub(crate) const SHUTDOWN_WAKES: bool = true;
+
+/// Refuses connections from here on, and resets those in the queue.
+pub(crate) fn stop_listening(listener: &TcpListener) {
+    let _ = socket2::SockRef::from(listener).shutdown(std::net::Shutdown::Both);
+}
+
 /// Whether no new connection will be begun from here on. Where the system does not let us, it goes without.
 pub(crate) fn admit_no_more(listener: &TcpListener) -> bool {
     filter::attach(listener)

@@ -61,9 +61,9 @@ fn as_fd<T: AsFd + Any>(half: &dyn Any) -> Option<BorrowedFd<'_>> {
     half.downcast_ref::<T>().map(AsFd::as_fd)
 }
 
-/// As `silence`, of a half that may be a socket.
+/// As `claim`, of a half that may be a socket.
 pub(crate) fn silence_half<W: Any>(half: &W) -> io::Result<()> {
-    socket_of(half).map_or(Ok(()), super::silence)
+    socket_of(half).map_or(Ok(()), super::claim)
 }
 
 /// As `write`, of a half that may be a socket: its own `write` may end the process when the peer has gone.

@@ -12,7 +12,7 @@ use super::super::SLICE;
 
 #[cfg(not(target_vendor = "apple"))]
 const NOSIGNAL: SendFlags = SendFlags::NOSIGNAL;
-/// There `silence` sees to it.
+/// There `claim` sees to it.
 #[cfg(target_vendor = "apple")]
 const NOSIGNAL: SendFlags = SendFlags::empty();
 
@@ -49,16 +49,19 @@ pub(super) fn send_as_set(fd: BorrowedFd<'_>, buf: &[u8]) -> io::Result<usize> {
     Ok(send(fd, buf, NOSIGNAL)?)
 }
 
-/// `silence` does something: Apple's sockets must be told not to send SIGPIPE.
-pub(crate) const MUST_BE_SILENCED: bool = cfg!(target_vendor = "apple");
+/// `claim` does something: Apple's sockets must be told not to send SIGPIPE.
+pub(crate) const MUST_BE_CLAIMED: bool = cfg!(target_vendor = "apple");
 
 /// Before the first `try_send`: a connection that breaks must not end the process.
-pub(crate) fn silence(fd: BorrowedFd<'_>) -> io::Result<()> {
+pub(crate) fn claim(fd: BorrowedFd<'_>) -> io::Result<()> {
     #[cfg(target_vendor = "apple")]
     SockRef::from(&fd).set_nosigpipe(true)?;
     let _ = fd;
     Ok(())
 }
+
+/// What a socket was told then is good for whoever has it next, too.
+pub(crate) fn unclaim(_: BorrowedFd<'_>) {}
 
 pub(crate) fn is_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(fcntl_getfl(fd)?.contains(OFlags::NONBLOCK))

@@ -3,14 +3,14 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::super::tests::{fill, tcp_pair, LONG};
-use super::super::SLICE;
+use super::super::{wait, SLICE};
 use super::*;
 
 #[test]
 fn nothing_of_a_socket_waits_but_a_bounded_receive() {
     let (near, far) = tcp_pair();
     let fd = near.as_fd();
-    silence(fd).unwrap();
+    claim(fd).unwrap();
     let mut buf = [0; 8];
     assert_eq!(try_recv(fd, &mut buf).unwrap_err().kind(), io::ErrorKind::WouldBlock);
     assert!(fill(fd) > 0);

@@ -1,4 +1,3 @@
-use std::os::fd::{AsFd, BorrowedFd};
 use std::time::{Duration, Instant};
 
 #[cfg(not(all(test, shuttle)))]
@@ -6,8 +5,7 @@ use rustix::event::poll;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-use super::super::{Doorbell, Ready, Woken, SLICE};
-use super::Bell;
+use super::{AsFd, Bell, BorrowedFd, Doorbell, Ready, Woken, BROKEN, SLICE};
 #[cfg(all(test, shuttle))]
 use crate::schedules::net::poll;
 use crate::sync::now;
@@ -16,6 +14,9 @@ use crate::sync::now;
 const MOST: usize = 2;
 /// Some systems count in an `int` of milliseconds.
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// Where a half-close is told as long as it lasts, so often is looked whether there is room.
+const SHORT: Duration = Duration::from_millis(1);
+const ENDED: PollFlags = PollFlags::HUP.union(PollFlags::ERR);
 
 /// Waits until a descriptor is as wanted, the bell is rung, or the time has come. For the bell's owner.
 ///
@@ -48,6 +49,12 @@ pub(crate) fn wait(wanted: &[(BorrowedFd<'_>, Ready)], bell: &Doorbell, until: O
             }
             Polled::Nothing if bell.take_ring() => return Woken::Rung,
             Polled::Nothing => {}
+            Polled::HalfClosed => {
+                let short = now() + SHORT;
+                if bell.sleep(Some(until.map_or(short, |until| until.min(short)))) == Woken::Rung {
+                    return Woken::Rung;
+                }
+            }
             // Nobody knows whether there is something to do, so the caller tries, but not without a pause.
             Polled::Failed => {
                 let slice = now() + SLICE;
@@ -68,6 +75,8 @@ enum Polled {
     /// The bell, or a signal.
     Rung,
     Nothing,
+    /// By the peer, and nothing else is so yet.
+    HalfClosed,
     Failed,
 }
 
@@ -104,22 +113,23 @@ fn poll_for(wanted: &[(BorrowedFd<'_>, Ready)], bell: Option<&Bell>, time: Optio
             rung = true;
         }
     }
-    let mut ready = Ready::default();
+    let (mut ready, mut ended) = (Ready::default(), false);
     for (fd, want) in fds[..streams].iter().zip(wants) {
         let happened = fd.revents();
         if happened.contains(PollFlags::NVAL) {
             // A kind that this system's poll does not know.
             return Polled::Failed;
         }
-        let ended = happened.intersects(PollFlags::HUP | PollFlags::ERR);
         ready = ready.or(Ready {
-            readable: want.readable && (ended || happened.contains(PollFlags::IN)),
-            writable: want.writable && (ended || happened.contains(PollFlags::OUT)),
+            readable: want.readable && happened.intersects(ENDED | PollFlags::IN),
+            writable: want.writable && happened.intersects(BROKEN | PollFlags::OUT),
         });
+        ended |= BROKEN != ENDED && happened.intersects(ENDED);
     }
     match (ready.is_empty(), rung) {
         (false, _) => Polled::Ready(ready),
         (true, true) => Polled::Rung,
+        (true, false) if ended => Polled::HalfClosed,
         (true, false) => Polled::Nothing,
     }
 }
