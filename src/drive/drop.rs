@@ -52,7 +52,9 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         let is_plain_stream = locked.machine.manner() == Manner::Polled && !self.stream.is_file();
         let may_be_on_its_way = is_plain_stream && locked.machine.has_accepted();
         let outstanding = if may_be_on_its_way { self.stream.unacknowledged() } else { 0 };
-        let lasts = locked.machine.unsent() > 0 || outstanding > 0 || locked.machine.is_over();
+        // A file inside that still has something to send may have no room for our close_notify.
+        let is_behind = self.stream.is_file() && self.stream.holds_back();
+        let lasts = locked.machine.unsent() > 0 || outstanding > 0 || is_behind || locked.machine.is_over();
         if lasts && !locked.machine.is_done() && locked.machine.manner() == Manner::Polled {
             locked.machine.linger(outstanding);
         }

@@ -64,7 +64,8 @@ macro_rules! transport_for_socket {
             }
 
             fn unacknowledged(&self) -> usize {
-                sys::unacknowledged(self.as_fd()).unwrap_or(0)
+                // Where nobody knows, something may be.
+                sys::unacknowledged(self.as_fd()).unwrap_or(1)
             }
 
             fn take_error(&self) -> Option<io::Error> {

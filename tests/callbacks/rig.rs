@@ -13,7 +13,7 @@ use crate::common::bare::{self, Bare};
 use crate::common::{client_context, engines, server_context, tcp_pair, within, LONG, NAME};
 
 /// Long enough that what would be called has been called.
-const QUIET: Duration = Duration::from_millis(60);
+const QUIET: Duration = Duration::from_millis(if cfg!(windows) { 150 } else { 60 });
 
 /// What a callback was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
