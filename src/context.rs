@@ -43,13 +43,17 @@ struct Inner {
     broken_roots: usize,
 }
 
+/// As it was set.
+static DEFAULT: Mutex<Option<Context>> = Mutex::new(None);
+
 impl Context {
     /// A builder with the defaults: the default engine, system roots, TLS 1.2 up, SNI and verification on.
     pub fn builder() -> ContextBuilder {
         ContextBuilder { engine: None, settings: Settings::default(), root_paths: Vec::new() }
     }
 
-    /// System roots, TLS 1.2 up, SNI and verification on; one per process, made at the first call.
+    /// System roots, TLS 1.2 up, SNI and verification on; one per process, made at the first call. It stays what it is when
+    /// there is another [default](Context::set_default).
     ///
     /// Errors: those of [`ContextBuilder::build`]. A failure is not remembered.
     pub fn client() -> io::Result<Context> {
@@ -60,6 +64,21 @@ impl Context {
         }
         let context = Context::builder().build()?;
         Ok(client.insert(context).clone())
+    }
+
+    /// What [`SslFile::connect`](crate::SslFile::connect) and its like use from now on, in the whole process, in place of
+    /// [`client`](Context::client): for programs that change a `use`, and need a root or a setting of their own.
+    ///
+    /// Errors: `InvalidInput` for a context that only serves; those of opening a client.
+    pub fn set_default(context: &Context) -> io::Result<()> {
+        context.open(Role::Client, "localhost", Bounds::default())?;
+        *DEFAULT.lock() = Some(context.clone());
+        Ok(())
+    }
+
+    pub(crate) fn default_client() -> io::Result<Context> {
+        let default = DEFAULT.lock().clone();
+        default.map_or_else(Context::client, Ok)
     }
 
     /// A server's context with this identity and the defaults.

@@ -202,6 +202,22 @@ impl SslOptions {
         self
     }
 
+    /// Whatever the stream is set to.
+    pub(crate) fn blocking_by_default(mut self) -> Self {
+        self.nonblocking.get_or_insert(false);
+        self
+    }
+
+    /// Whether each connection of a listener can be opened so.
+    pub(crate) fn check_for_listener(&self, context: &Context) -> io::Result<()> {
+        if self.role.is_some() || !self.already_read.is_empty() || self.backend.is_some() {
+            let text = "a listener's options have no role, no name, no bytes of a stream and no backend";
+            return Err(Error::invalid_input(text).into());
+        }
+        tells_would_block(self.timeout_kind)?;
+        Ok(Connection::open(context, Role::Server, "", self.versions).map(drop)?)
+    }
+
     /// Opens a file over `stream`. Blocks for the handshake if that is eager and the file blocking.
     ///
     /// Errors, with the stream in them: `InvalidInput` without `client` or `server`, for a name that can't be one, for a

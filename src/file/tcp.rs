@@ -15,22 +15,22 @@ use crate::context::Context;
 /// than a descriptor: `FromRawFd`, `From<OwnedFd>` (the other end's keys are not in the descriptor), `IntoRawFd` and
 /// `From<SslFile> for OwnedFd` (the connection would be left in mid-air; use [`release`](SslFile::release)).
 impl SslFile<TcpStream> {
-    /// As `TcpStream::connect`, with the system's roots; the handshake happens on first use, and checks the certificate
-    /// against the host in `addr`. Blocks for the TCP connect; tries each address of the host.
+    /// As `TcpStream::connect`, with the system's roots, unless there is [another default](Context::set_default). The handshake
+    /// happens on first use, and checks the certificate against the host in `addr`. Blocks for the TCP connect; tries each address of the host.
     ///
     /// Errors: those of `TcpStream::connect`, and of [`Context::client`].
     pub fn connect<A: ToServer>(addr: A) -> io::Result<SslFile> {
-        SslFile::options().handshake(Handshake::Lazy).connect(addr, &Context::client()?)
+        SslFile::options().handshake(Handshake::Lazy).connect(addr, &Context::default_client()?)
     }
 
-    /// As `TcpStream::connect_timeout`, with the system's roots; the handshake happens on first use, and checks the
-    /// certificate against the IP address.
+    /// As `TcpStream::connect_timeout`, with the same context as [`connect`](SslFile::connect). The handshake happens on first
+    /// use, and checks the certificate against the IP address.
     ///
     /// Errors: `InvalidInput` for a zero time-out, `TimedOut`, and those of [`connect`](SslFile::connect).
     pub fn connect_timeout(addr: &SocketAddr, timeout: Duration) -> io::Result<SslFile> {
         let stream = TcpStream::connect_timeout(addr, timeout)?;
         let options = SslFile::options().client(&addr.ip().to_string()).handshake(Handshake::Lazy);
-        Ok(options.open(stream, &Context::client()?)?)
+        Ok(options.open(stream, &Context::default_client()?)?)
     }
 
     /// The peer's address.

@@ -16,7 +16,7 @@ use socket2::SockRef;
 
 use crate::backend::Backend;
 use crate::context::Context;
-use crate::file::SslFile;
+use crate::file::{SslFile, SslOptions};
 use crate::sys::{descriptor, SHUTDOWN_WAKES};
 use shared::Shared;
 
@@ -90,7 +90,7 @@ impl SslListener {
     /// that has no identity.
     pub fn accept(&self) -> io::Result<(SslFile, SocketAddr)> {
         let (stream, addr) = self.shared.accept()?;
-        Ok((self.shared.open(stream, addr, |options| options.nonblocking(false))?, addr))
+        Ok((self.shared.open(stream, addr, SslOptions::blocking_by_default)?, addr))
     }
 
     /// The connections, as `accept` gives them, without end: after `close` it gives `NotConnected` for ever, so leave the
@@ -143,7 +143,22 @@ impl SslListener {
     /// The handshake time-out of files accepted from now on. Default: as
     /// [`SslOptions::handshake_timeout`](crate::SslOptions::handshake_timeout).
     pub fn set_handshake_timeout(&self, timeout: Option<Duration>) {
-        self.shared.settings.lock().handshake_timeout = Some(timeout);
+        let mut settings = self.shared.settings.lock();
+        settings.options = settings.options.clone().handshake_timeout(timeout);
+    }
+
+    /// How files accepted from now on are opened, through any handle and in both modes: version bounds, time-outs, send limit,
+    /// busy poll, how a time-out is told, blocking or not (in callback mode they never block). They shake hands on first use,
+    /// or by the backend, as ever. What was set before, by [`set_handshake_timeout`](SslListener::set_handshake_timeout) too, is
+    /// forgotten.
+    ///
+    /// Errors, with everything as it was: `InvalidInput` for options with a role, a name, bytes of a stream or a backend; those of
+    /// opening a server with these bounds and the context of now.
+    pub fn set_options(&self, options: SslOptions) -> io::Result<()> {
+        let context = self.context();
+        options.check_for_listener(&context)?;
+        self.shared.settings.lock().options = options;
+        Ok(())
     }
 
     /// How many handshakes may be under way at once in callback mode; further connections wait in the system's queue.

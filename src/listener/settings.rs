@@ -6,14 +6,15 @@ use std::time::{Duration, Instant};
 
 use crate::backend::Place;
 use crate::context::Context;
-use crate::file::SslFile;
+use crate::file::{SslFile, SslOptions};
 use crate::sys::has_said_something;
 
 /// Under a lock that is taken before a file's, and before the callbacks'. No file is dropped while it is held, and no handle
 /// on a backend.
 pub(super) struct Settings {
     pub context: Context,
-    pub handshake_timeout: Option<Option<Duration>>,
+    /// Of files accepted from now on.
+    pub options: SslOptions,
     pub phase: Phase,
     pub paused: bool,
     pub pending_limit: usize,
@@ -73,7 +74,7 @@ impl Settings {
     pub fn new(context: &Context) -> Settings {
         Settings {
             context: context.clone(),
-            handshake_timeout: None,
+            options: SslFile::options(),
             phase: Phase::Listening,
             paused: false,
             pending_limit: PENDING_LIMIT,

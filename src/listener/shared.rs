@@ -115,11 +115,8 @@ impl Shared {
         more: impl FnOnce(SslOptions) -> SslOptions,
     ) -> io::Result<SslFile> {
         let settings = self.settings.lock();
-        let options = SslFile::options().server().handshake(Handshake::Lazy);
-        let mut options = options.peer(addr).fresh(self.accepts_fresh);
-        if let Some(timeout) = settings.handshake_timeout {
-            options = options.handshake_timeout(timeout);
-        }
+        let options = settings.options.clone().server().handshake(Handshake::Lazy);
+        let options = options.peer(addr).fresh(self.accepts_fresh);
         let context = settings.context.clone();
         drop(settings);
         Ok(more(options).open(stream, &context)?)

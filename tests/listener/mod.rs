@@ -1,5 +1,7 @@
 //! `SslListener` behaves as std's `TcpListener`, and no client can stop its accept loop.
 
+mod options;
+
 use crate::common;
 
 use rustix::fd::{AsFd, AsRawFd};

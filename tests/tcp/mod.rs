@@ -1,6 +1,7 @@
 //! What programs written for `std::net::TcpStream` rely on, asked of `SslFile`: our own wording of each behaviour that
 //! std's TCP tests check, on every engine, over IPv4 and IPv6.
 
+mod default_context;
 mod handles;
 
 use crate::common;
