@@ -52,6 +52,8 @@ pub use machine::{Interest, State};
 pub use role::Role;
 pub use settings::{ClientAuth, ClientHello, PeerCertificates};
 pub use socket::{Mode, SocketState, SslSocket};
+#[cfg(unix)]
+pub use stream::Polled;
 pub use stream::{Duplex, ReadWrite, Stream};
 pub use version::Version;
 

@@ -1,12 +1,12 @@
 use std::fmt;
 use std::io::{self, Read, Write};
-use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use super::claimed::Claimed;
 use super::{Inherited, Transport};
-use crate::sys::{self, descriptor_of, AsFd, AsRawFd, Descriptor, Doorbell, Flags, OwnedFd, Ready, Woken};
+use crate::sys::{self, descriptor_of, AsFd, AsRawFd, Descriptor, Doorbell, Ready, Woken};
 
 /// Two halves, each used on its own: a child's stdout and stdin, say.
 ///
@@ -36,15 +36,7 @@ pub struct Duplex<R, W> {
     reader: Mutex<R>,
     writer: Mutex<W>,
     /// While a file has the halves, if both have descriptors.
-    polled: Mutex<Option<Polled>>,
-}
-
-/// Our own copies of the two descriptors, so that polling needs neither half's lock, and their flags as they were.
-struct Polled {
-    reader: Arc<OwnedFd>,
-    writer: Arc<OwnedFd>,
-    reader_flags: Flags,
-    writer_flags: Flags,
+    polled: Mutex<Option<[Claimed; 2]>>,
 }
 
 impl<R: Read, W: Write> Duplex<R, W> {
@@ -76,23 +68,17 @@ impl<R: Read + Send + 'static, W: Write + Send + 'static> Transport for Duplex<R
         let (Some(reader), Some(writer)) = (descriptor_of(&*reader), descriptor_of(&*writer)) else {
             return Ok(Inherited::default());
         };
-        let polled = Polled {
-            reader_flags: Flags::of(reader)?,
-            writer_flags: Flags::of(writer)?,
-            reader: Arc::new(sys::duplicate(reader)?),
-            writer: Arc::new(sys::duplicate(writer)?),
-        };
-        let nonblocking = polled.reader_flags.are_nonblocking() && polled.writer_flags.are_nonblocking();
-        polled.reader_flags.set_nonblocking(reader)?;
-        polled.writer_flags.set_nonblocking(writer)?;
+        // The two may be one and the same.
+        let polled = [Claimed::of(reader)?, Claimed::of(writer)?];
+        let nonblocking = polled.iter().all(Claimed::was_nonblocking);
+        polled.iter().try_for_each(Claimed::set_nonblocking)?;
         *self.polled.lock() = Some(polled);
         Ok(Inherited { nonblocking, ..Inherited::default() })
     }
 
     fn give_back(&self, _: &Inherited, unread: Vec<u8>) -> Vec<u8> {
         if let Some(polled) = self.polled.lock().take() {
-            let _ = polled.reader_flags.restore(polled.reader.as_fd());
-            let _ = polled.writer_flags.restore(polled.writer.as_fd());
+            polled.iter().for_each(Claimed::restore);
         }
         unread
     }
@@ -106,15 +92,15 @@ impl<R: Read + Send + 'static, W: Write + Send + 'static> Transport for Duplex<R
     }
 
     fn wait(&self, wanted: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken {
-        let fds = self.polled.lock().as_ref().map(|polled| (polled.reader.clone(), polled.writer.clone()));
-        let Some((reader, writer)) = fds else { return bell.sleep(until) };
+        let fds = self.polled.lock().as_ref().map(|polled| polled.each_ref().map(|claimed| claimed.fd.clone()));
+        let Some([reader, writer]) = fds else { return bell.sleep(until) };
         let reads = Ready { readable: wanted.readable, writable: false };
         let writes = Ready { readable: false, writable: wanted.writable };
         sys::wait(&[(reader.as_fd(), reads), (writer.as_fd(), writes)], bell, until)
     }
 
     fn descriptors(&self) -> Option<(Descriptor, Descriptor)> {
-        self.polled.lock().as_ref().map(|polled| (polled.reader.as_raw_fd(), polled.writer.as_raw_fd()))
+        self.polled.lock().as_ref().map(|[reader, writer]| (reader.fd.as_raw_fd(), writer.fd.as_raw_fd()))
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -1,7 +1,10 @@
 //! What can be wrapped. The trait users see is [`Stream`]; what the file needs of one is [`Transport`], which they
 //! neither call nor implement.
 
+mod claimed;
 mod duplex;
+#[cfg(unix)]
+mod polled;
 mod read_write;
 mod socket;
 
@@ -13,6 +16,8 @@ use crate::machine::Deadlines;
 use crate::sys::{Descriptor, Doorbell, Ready, Woken};
 
 pub use duplex::Duplex;
+#[cfg(unix)]
+pub use polled::Polled;
 pub use read_write::ReadWrite;
 
 /// A stream that can be wrapped. Its own methods are the crate's affair.
@@ -22,6 +27,7 @@ pub use read_write::ReadWrite;
 /// | `TcpStream`, `UnixStream`, `socket2::Socket` | yes |
 /// | [`SslFile`](crate::SslFile): TLS in TLS | as the stream inside it |
 /// | [`Duplex`] of two halves that std makes with a descriptor (a child's pipes, say) | yes |
+/// | `Polled` (on Unix): any `Read + Write` with a descriptor | yes |
 /// | [`Duplex`] of other halves, [`ReadWrite`] | no: `Unsupported` |
 ///
 /// A socket lends its `SO_RCVTIMEO` to the file while it is wrapped: what was set there and in `SO_SNDTIMEO` becomes the
@@ -35,6 +41,8 @@ impl Stream for std::os::unix::net::UnixStream {}
 impl Stream for socket2::Socket {}
 impl<R: io::Read + Send + 'static, W: io::Write + Send + 'static> Stream for Duplex<R, W> {}
 impl<T: io::Read + io::Write + Send + 'static> Stream for ReadWrite<T> {}
+#[cfg(unix)]
+impl<T: io::Read + io::Write + crate::sys::AsFd + Send + 'static> Stream for Polled<T> {}
 
 /// What a file needs of the stream it wraps. All of it takes `&self`: one thread may receive while another sends.
 ///

@@ -2,6 +2,8 @@
 #![cfg(unix)]
 
 mod gone;
+#[cfg(unix)]
+mod polled;
 
 use crate::common;
 
