@@ -72,8 +72,12 @@ impl<S: Transport, F> Locked<'_, S, F> {
         let gives_all = self.machine.manner() == Manner::Polled && !self.shared.stream.is_file();
         let mut known = false;
         let mut received = 0;
+        // Time has passed, for the peer to take something.
+        let mut has_waited = never;
         loop {
-            self.note_outstanding();
+            if has_waited {
+                self.note_outstanding();
+            }
             let waits = match poll(&mut self.machine, &mut call) {
                 Step::Done(result) => {
                     self.offer();
@@ -93,7 +97,10 @@ impl<S: Transport, F> Locked<'_, S, F> {
             let Some(job) = self.machine.job(tries) else {
                 match never {
                     true => call.exhausted = true,
-                    false => (dry, known) = (false, self.park(waits)),
+                    false => {
+                        (dry, known) = (false, self.park(waits));
+                        has_waited = true;
+                    }
                 }
                 continue;
             };
@@ -114,7 +121,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
                     (dry, known) = (never && gives_all && received >= most_receives(call.kind), false);
                 }
                 Performed::Some | Performed::Again => {}
-                Performed::Dry => dry = true,
+                Performed::Dry => (dry, has_waited) = (true, true),
                 Performed::Full => {}
                 Performed::Passing(e) => return T::accepted(self.machine.abandon(call)).ok_or(e),
                 Performed::Panicked(panic) => {

@@ -1,6 +1,6 @@
 //! `Context::set_default`: what `connect` uses in the whole process. So each test is a process of its own.
 
-use std::io::{ErrorKind, Read};
+use std::io::Read;
 use std::thread;
 
 use sslfile::{Context, SslFile, SslListener};
@@ -51,5 +51,5 @@ fn a_context_that_only_serves_is_refused() {
     let identity = native_tls::Identity::from_pkcs8(pair.chain.as_bytes(), pair.key.as_bytes()).expect("identity");
     let acceptor = native_tls::TlsAcceptor::new(identity).expect("acceptor");
     let error = Context::set_default(&acceptor.into()).expect_err("it only serves");
-    assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+    assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
 }
