@@ -64,7 +64,8 @@ impl World {
         match dropping.stage {
             Stage::Offered => {
                 let is_plain = machine.manner() == Manner::Polled && under == Under::Net;
-                let may_be_on_its_way = is_plain && machine.has_accepted();
+                let may_be_lost = !machine.is_done() && !machine.tls.has_ended_well();
+                let may_be_on_its_way = is_plain && machine.has_accepted() && may_be_lost;
                 let outstanding = if may_be_on_its_way { self.net.out.len() } else { 0 };
                 let lasts = machine.unsent() > 0 || outstanding > 0 || machine.is_over();
                 if lasts && !machine.is_done() && machine.manner() == Manner::Polled {
