@@ -3,7 +3,7 @@ use std::os::fd::AsFd;
 use std::time::Instant;
 
 use super::super::tests::{fill, tcp_pair, LONG};
-use super::super::{wait, SLICE};
+use super::super::SLICE;
 use super::*;
 
 #[test]
@@ -70,7 +70,7 @@ mod linux {
     use std::thread;
     use std::time::Duration;
 
-    use super::super::super::{Doorbell, Ready, Woken};
+    use super::super::super::{wait, Doorbell, Ready, Woken};
     use super::*;
 
     #[test]
