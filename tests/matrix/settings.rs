@@ -93,6 +93,8 @@ fn set_file(name: &str, options: SslOptions, backend: &Backend) -> SslOptions {
         "handshake" => options.handshake(Handshake::Lazy),
         "handshake_timeout" => options.handshake_timeout(Some(LONG)),
         "close_timeout" => options.close_timeout(LONG),
+        "connect_timeout" => options.connect_timeout(Some(LONG)),
+        "timeout_kind" => options.timeout_kind(io::ErrorKind::WouldBlock),
         "busy_poll" => options.busy_poll(Duration::from_micros(50)),
         "send_limit" => options.send_limit(1),
         "already_read" => options.already_read(Vec::new()),
