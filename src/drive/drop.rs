@@ -49,11 +49,8 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         locked.machine.room();
         locked.offer();
         // Before our end is said, which takes its time to be acknowledged, too.
-        let is_plain_stream = locked.machine.manner() == Manner::Polled && !self.stream.is_file();
-        // Behind the peer's close_notify nothing comes that the system would answer with a reset.
-        let may_be_lost = !locked.machine.is_done() && !locked.machine.tls.has_ended_well();
-        let may_be_on_its_way = is_plain_stream && locked.machine.has_accepted() && may_be_lost;
-        let outstanding = if may_be_on_its_way { self.stream.unacknowledged() } else { 0 };
+        let is_asked = locked.machine.may_be_on_its_way() && !self.stream.is_file();
+        let outstanding = if is_asked { self.stream.unacknowledged() } else { 0 };
         // A file inside that still has something to send may have no room for our close_notify.
         let is_behind = self.stream.is_file() && self.stream.holds_back();
         let lasts = locked.machine.unsent() > 0 || outstanding > 0 || is_behind || locked.machine.is_over();

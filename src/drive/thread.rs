@@ -89,9 +89,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 }
                 Step::Wait(waits) => waits,
             };
-            // A reader leaves it to a writer who waits for room to send what there is.
-            let leaves_it = waits.writable && call.kind == Kind::Read && self.is_room_awaited();
-            let waits = Waits { writable: waits.writable && !leaves_it, ..waits };
+            let waits = waits.less_room(call.kind, waits.writable && self.is_room_awaited());
             let never = never || call.hasty;
             let tries = Tries { receive: waits.readable && !dry, send: waits.writable, offer: false };
             let Some(job) = self.machine.job(tries) else {
@@ -142,11 +140,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
 
     /// How long a receive may take, if nobody else waits for anything and nothing is to be sent meanwhile.
     fn patience(&self, call: &Call, waits: &Waits) -> Briefly {
-        // Whoever waits for room alone misses nothing meanwhile.
-        let only_for_room = |sleeper: &Parked| sleeper.waits.writable && !sleeper.waits.readable;
         let is_alone = !waits.writable
             && self.machine.manner() == Manner::Polled
-            && self.parked.iter().all(|sleeper| sleeper.rung || only_for_room(sleeper));
+            && self.parked.iter().all(|sleeper| sleeper.rung || sleeper.waits.are_for_room_alone());
         if !is_alone {
             return Briefly::No;
         }

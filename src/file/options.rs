@@ -31,7 +31,7 @@ pub enum Handshake {
 /// How to open a file, in the manner of `fs::OpenOptions`. From [`SslFile::options`].
 ///
 /// ```no_run
-/// use std::time::{Duration, Instant};
+/// use std::time::Duration;
 /// use sslfile::{Context, SslFile, Version};
 /// # fn main() -> std::io::Result<()> {
 /// let file = SslFile::options()

@@ -78,6 +78,18 @@ pub(crate) struct Waits {
     pub may_receive: bool,
 }
 
+impl Waits {
+    /// Nothing that a receive meanwhile could pass by.
+    pub fn are_for_room_alone(&self) -> bool {
+        self.writable && !self.readable
+    }
+
+    /// A reader leaves it to a writer who waits for room, if there is one, to send what there is.
+    pub fn less_room(self, kind: Kind, is_awaited: bool) -> Waits {
+        Waits { writable: self.writable && !(is_awaited && kind == Kind::Read), ..self }
+    }
+}
+
 /// What has changed: those who wait for it are to be woken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stir {

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 
 use super::call::{Call, Kind};
 use super::state::End;
-use super::{Clock, Machine};
+use super::{Clock, Machine, Setup};
 use crate::error::{Error, ErrorKind};
 
 #[derive(Debug)]
@@ -40,9 +40,28 @@ pub struct Deadlines {
     pub write: Option<Instant>,
 }
 
+impl Deadlines {
+    fn boxed(self) -> Option<Box<Deadlines>> {
+        (self != Deadlines::default()).then(|| Box::new(self))
+    }
+}
+
+/// The end of a time-out, or the deadline.
+pub(super) fn earlier(since: Option<Instant>, timeout: Option<Duration>, deadline: Option<Instant>) -> Option<Instant> {
+    let end = since.zip(timeout).and_then(|(since, timeout)| since.checked_add(timeout));
+    end.into_iter().chain(deadline).min()
+}
+
 impl Times {
-    pub fn new(read_timeout: Option<Duration>, write_timeout: Option<Duration>) -> Times {
-        Times { read_timeout, write_timeout, received: None, sent: None, deadlines: None, tells_would_block: false }
+    pub fn new(setup: &Setup) -> Times {
+        Times {
+            read_timeout: setup.read_timeout,
+            write_timeout: setup.write_timeout,
+            received: None,
+            sent: None,
+            deadlines: setup.deadlines.boxed(),
+            tells_would_block: setup.tells_would_block,
+        }
     }
 
     #[inline]
@@ -85,7 +104,7 @@ impl Machine {
 
     /// Calls that wait are bound by them from now on.
     pub fn set_deadlines(&mut self, deadlines: Deadlines) {
-        self.times.deadlines = (deadlines != Deadlines::default()).then(|| Box::new(deadlines));
+        self.times.deadlines = deadlines.boxed();
         self.stir.state = true;
     }
 
@@ -153,9 +172,7 @@ impl Machine {
             && self.end.state == End::Not
             && !self.tls.has_ended()
             && !self.receive.shut;
-        let idle = self.times.received.zip(self.times.read_timeout);
-        let idle = idle.and_then(|(at, time)| at.checked_add(time));
-        idle.into_iter().chain(self.deadlines().read).min().filter(|_| runs)
+        earlier(self.times.received, self.times.read_timeout, self.deadlines().read).filter(|_| runs)
     }
 
     fn idle_write(&self) -> Option<Instant> {
@@ -164,9 +181,7 @@ impl Machine {
             && self.unsent() > 0
             && self.end.state == End::Not
             && self.tls.failure().is_none();
-        let idle = self.times.sent.zip(self.times.write_timeout);
-        let idle = idle.and_then(|(at, time)| at.checked_add(time));
-        idle.into_iter().chain(self.deadlines().write).min().filter(|_| runs)
+        earlier(self.times.sent, self.times.write_timeout, self.deadlines().write).filter(|_| runs)
     }
 
     /// The one place where time acts.

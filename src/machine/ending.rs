@@ -3,6 +3,7 @@
 use std::time::{Duration, Instant};
 
 use super::call::{timed_out, Call, Step, Waits};
+use super::deadlines::earlier;
 use super::outcome::{not_open, taken};
 use super::read::AHEAD_OF_CLEAN_CLOSE;
 use super::state::{Drawn, End, OurEnd};
@@ -284,8 +285,7 @@ impl Machine {
                 Some(asked.map_or(until, |(at, _)| at.min(until)))
             }
             End::Clean { since } if self.driven && self.outcome.own.is_none() => {
-                let at = self.times.read_timeout.and_then(|time| since.checked_add(time));
-                at.into_iter().chain(self.deadlines().read).min()
+                earlier(Some(since), self.times.read_timeout, self.deadlines().read)
             }
             _ => None,
         }

@@ -151,7 +151,7 @@ pub(crate) struct Machine {
 
 impl Machine {
     pub fn new(tls: Connection, setup: &Setup) -> Machine {
-        let mut machine = Machine {
+        Machine {
             manner: setup.manner,
             over_file: setup.over_file,
             nonblocking: setup.nonblocking,
@@ -162,7 +162,7 @@ impl Machine {
             end: Ending::new(setup.close_timeout),
             deliver: Delivering::default(),
             lend: Lending::Own,
-            times: Times::new(setup.read_timeout, setup.write_timeout),
+            times: Times::new(setup),
             outcome: Outcome::default(),
             waiting: 0,
             interrupts: 0,
@@ -174,10 +174,7 @@ impl Machine {
             #[cfg(test)]
             old_passes_by: false,
             tls,
-        };
-        machine.set_deadlines(setup.deadlines);
-        machine.set_tells_would_block(setup.tells_would_block);
-        machine
+        }
     }
 
     /// A backend drives the file from now on, or does so no more.
@@ -215,11 +212,17 @@ impl Machine {
             self.send.ask_end();
         }
         self.receive.shut |= read;
-        if self.receive.shut && self.settled() {
-            // What is there already, too: the end is behind it.
-            self.tls.discard_all();
-        }
+        self.discard_unwanted();
         self.stir.state = true;
+    }
+
+    /// After `shutdown(Read)` nobody will read what has come, and the end is behind it.
+    fn discard_unwanted(&mut self) {
+        if self.receive.shut && self.settled() {
+            let had_ended = self.tls.has_ended();
+            self.tls.discard_all();
+            self.stir.state |= had_ended != self.tls.has_ended();
+        }
     }
 
     /// A file inside has something left to send that nobody may wait for: all who wait are to look again.
@@ -249,12 +252,7 @@ impl Machine {
         if !self.settled() && !has_nothing_to_say {
             self.shake_hands(clock);
         }
-        if self.receive.shut && self.settled() {
-            // Nobody will read it, and the end is behind it.
-            let had_ended = self.tls.has_ended();
-            self.tls.discard_all();
-            self.stir.state |= had_ended != self.tls.has_ended();
-        }
+        self.discard_unwanted();
         if self.end.is_under_way() {
             self.step_end(clock);
         }

@@ -4,7 +4,7 @@ use std::num::NonZeroU64;
 
 use super::job::{SendLease, Sent};
 use super::state::{Drawn, End, OurEnd};
-use super::{Clock, Machine};
+use super::{Clock, Machine, Manner};
 use crate::engine::Buffer;
 use crate::error::Error;
 
@@ -147,9 +147,10 @@ impl Machine {
         self.send.queue.len() + self.send.encrypted + self.send.flight_plain
     }
 
-    /// Something was ever accepted.
-    pub fn has_accepted(&self) -> bool {
-        self.send.has_accepted
+    /// What was accepted and sent may not have reached the peer's system, and closing could lose it. Behind the peer's
+    /// close_notify nothing comes that the system would answer with a reset.
+    pub fn may_be_on_its_way(&self) -> bool {
+        self.manner == Manner::Polled && self.send.has_accepted && !self.is_done() && !self.tls.has_ended_well()
     }
 
     /// The stream is owed something that needs nothing but room.

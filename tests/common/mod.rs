@@ -332,6 +332,14 @@ pub fn until_stuck<S: sslfile::Stream>(file: &SslFile<S>, accepted: &std::sync::
 }
 
 /// The test of that name alone, in a process of its own with these variables set: for what a process has only one of.
+pub fn passes_in_child(name: &str, variables: &[(&str, &str)]) {
+    let mut child = test_in_child(name, variables);
+    let child = within(LONG, move || child.output().expect("child"));
+    let said = String::from_utf8_lossy(&child.stdout) + String::from_utf8_lossy(&child.stderr);
+    assert!(child.status.success() && said.contains("1 passed"), "{said}");
+}
+
+/// The same, for who listens to it.
 pub fn test_in_child(name: &str, variables: &[(&str, &str)]) -> std::process::Command {
     let mut command = std::process::Command::new(std::env::current_exe().expect("current_exe"));
     command.args(["--exact", name, "--nocapture"]);

@@ -60,14 +60,13 @@ impl World {
             self.nodes[node].closing.get_or_insert(self.now);
         }
         self.trace(|| format!("t{t} f{node} goes, {} on its way", self.net.out.len()));
+        let is_behind = matches!(under, Under::File(inner) if self.nodes[inner].machine.has_output());
         let machine = &mut self.nodes[node].machine;
         match dropping.stage {
             Stage::Offered => {
-                let is_plain = machine.manner() == Manner::Polled && under == Under::Net;
-                let may_be_lost = !machine.is_done() && !machine.tls.has_ended_well();
-                let may_be_on_its_way = is_plain && machine.has_accepted() && may_be_lost;
-                let outstanding = if may_be_on_its_way { self.net.out.len() } else { 0 };
-                let lasts = machine.unsent() > 0 || outstanding > 0 || machine.is_over();
+                let is_asked = machine.may_be_on_its_way() && under == Under::Net;
+                let outstanding = if is_asked { self.net.out.len() } else { 0 };
+                let lasts = machine.unsent() > 0 || outstanding > 0 || is_behind || machine.is_over();
                 if lasts && !machine.is_done() && machine.manner() == Manner::Polled {
                     machine.linger(outstanding);
                 }

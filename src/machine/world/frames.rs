@@ -291,7 +291,7 @@ impl World {
             let ended = match step {
                 Step::Wait(waits) => {
                     self.check_wait(&frame, &waits);
-                    let waits = self.less_what_others_watch(node, frame.call.kind, waits);
+                    let waits = waits.less_room(frame.call.kind, self.is_room_awaited(node));
                     let tries = Tries { receive: waits.readable && !frame.dry, send: waits.writable, offer: false };
                     if let Some(job) = self.nodes[node].machine.job(tries) {
                         frame.reading = matches!(job, Job::Receive(_));
@@ -323,8 +323,7 @@ impl World {
 
     fn may_last(&mut self, node: usize, waits: &crate::machine::Waits) -> bool {
         let near = waits.until.is_some_and(|until| until <= self.now + 2 * crate::sys::SLICE);
-        let only_for_room = |sleeper: &Parked| sleeper.waits.writable && !sleeper.waits.readable;
-        self.nodes[node].parked.iter().all(|sleeper| sleeper.rung || only_for_room(sleeper))
+        self.nodes[node].parked.iter().all(|sleeper| sleeper.rung || sleeper.waits.are_for_room_alone())
             && !waits.writable
             && self.nodes[node].machine.manner() == crate::machine::Manner::Polled
             && !near

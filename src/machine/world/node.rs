@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use super::World;
-use crate::machine::{Installed, Kind, Machine, Stir, Waits};
+use crate::machine::{Installed, Machine, Stir, Waits};
 use crate::sys::Ready;
 
 /// What a file's stream is.
@@ -246,11 +246,5 @@ impl World {
     pub(super) fn is_room_awaited(&self, node: usize) -> bool {
         let is_own = self.nodes[node].under == Under::Net;
         is_own && self.nodes[node].parked.iter().any(|sleeper| !sleeper.rung && sleeper.waits.writable)
-    }
-
-    /// A reader leaves it to a writer who waits for room to send what there is.
-    pub(super) fn less_what_others_watch(&self, node: usize, kind: Kind, waits: Waits) -> Waits {
-        let leaves_it = waits.writable && kind == Kind::Read && self.is_room_awaited(node);
-        Waits { writable: waits.writable && !leaves_it, ..waits }
     }
 }
