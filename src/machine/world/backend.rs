@@ -48,6 +48,13 @@ impl World {
         self.driven_by(t).any(|node| self.event_of(node).is_some())
     }
 
+    fn event_of(&self, node: usize) -> Option<Happened> {
+        let it = &self.nodes[node];
+        let happened = self.happened(node);
+        let is_due = it.ready || it.alarm.is_some_and(|at| at <= self.now) || happened != Happened::default();
+        (it.place && !it.running && is_due).then_some(happened)
+    }
+
     pub(super) fn begin_run(&mut self, t: usize) {
         let Some((node, happened)) = self.driven_by(t).find_map(|node| Some((node, self.event_of(node)?))) else {
             return;

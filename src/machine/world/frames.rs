@@ -3,13 +3,16 @@
 
 use std::time::Instant;
 
-use super::node::{Happened, Parked, Under};
+use super::node::{Parked, Under};
 use super::ops::Op;
 use super::session::probe;
 use super::World;
 use crate::error::Error;
 use crate::machine::{most_receives, Call, Job, Kind, Patience, Step, Tries, Which};
 use crate::sys::Ready;
+
+/// Of a call in a row, with nothing done by anybody in between.
+const MOST_POLLS: usize = 1000;
 
 /// A thread, or a backend.
 #[derive(Default)]
@@ -286,7 +289,7 @@ impl World {
             }
             _ => {}
         }
-        loop {
+        for _ in 0..MOST_POLLS {
             let step = self.poll(&mut frame);
             let ended = match step {
                 Step::Wait(waits) => {
@@ -319,6 +322,7 @@ impl World {
             let data = if call.wraps && call.kind == Kind::Read { data } else { Vec::new() };
             return self.offer(t, node, false, Ret::Call(ended, data));
         }
+        self.found("liveness: a call is polled again and again, and neither waits nor ends");
     }
 
     fn may_last(&mut self, node: usize, waits: &crate::machine::Waits) -> bool {
@@ -388,12 +392,5 @@ impl World {
         let clock = self.clock();
         self.lost = true;
         self.nodes[node].machine.lease_lost(which, &clock);
-    }
-
-    pub(super) fn event_of(&self, node: usize) -> Option<Happened> {
-        let it = &self.nodes[node];
-        let happened = self.happened(node);
-        let is_due = it.ready || it.alarm.is_some_and(|at| at <= self.now) || happened != Happened::default();
-        (it.place && !it.running && is_due).then_some(happened)
     }
 }

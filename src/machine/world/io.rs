@@ -98,6 +98,9 @@ impl World {
                 return stage;
             }
         }
+        if matches!(io.job, Job::Send(..)) {
+            self.peer.get_ahead(&mut self.net, &mut self.rng);
+        }
         match &mut io.job {
             Job::Receive(_) => {
                 let mut buffer = Buffer::for_receiving();

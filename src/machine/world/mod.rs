@@ -77,6 +77,8 @@ pub(super) struct World {
     /// The first is the backend's.
     tasks: Vec<Task>,
     has_backend: bool,
+    /// Its callbacks are all there is.
+    is_for_callbacks: bool,
     writes: Vec<Accepted>,
     /// What users were given.
     delivered: Counted,
@@ -199,13 +201,17 @@ impl World {
                     let t = self.rng.below(self.tasks.len());
                     if self.is_runnable(t) {
                         self.step(t);
-                    } else if t > 0 && self.tasks[t].stack.is_empty() && self.looper.is_none() && self.rng.percent(60) {
+                    } else if t > 0 && self.tasks[t].stack.is_empty() && self.has_threads() && self.rng.percent(60) {
                         let op = self.any_op(self.top());
                         self.begin_op(t, self.top(), op);
                     }
                 }
             }
         }
+    }
+
+    fn has_threads(&self) -> bool {
+        self.looper.is_none() && !self.is_for_callbacks
     }
 
     pub(super) fn run(&mut self) -> Option<String> {

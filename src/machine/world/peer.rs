@@ -306,6 +306,15 @@ impl Peer {
         true
     }
 
+    /// A reset that was on its way comes before what we are about to send, so that it is the sender that meets it.
+    pub fn get_ahead(&mut self, net: &mut Net, rng: &mut Rng) {
+        let resets = matches!(self.manners, Manners::HelloThenReset | Manners::Resetting);
+        if resets && self.budget > 0 && !net.reset && rng.one_in(12) {
+            self.budget = 0;
+            net.reset_by_peer(rng.percent(50));
+        }
+    }
+
     fn data(&mut self, most: usize, rng: &mut Rng) {
         let n = if self.manners.floods() { most } else { rng.upto(most) };
         let mut bytes = std::mem::take(&mut self.scratch);

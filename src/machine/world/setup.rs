@@ -34,6 +34,7 @@ impl World {
         };
         let levels = 1 + usize::from(rng.percent(15) && !drowns);
         let has_backend = manner == Manner::Polled && rng.percent(45) && !drowns && !loops;
+        let is_for_callbacks = has_backend && rng.percent(20);
         let manners = match rng.percent(30) {
             true => Manners::Good,
             false if is_real => rng.pick(&manners::REAL),
@@ -123,6 +124,7 @@ impl World {
             nodes,
             tasks: (0..=threads).map(|_| Task::default()).collect(),
             has_backend,
+            is_for_callbacks,
             writes: Vec::new(),
             delivered: Counted::default(),
             found: None,
