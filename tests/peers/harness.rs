@@ -1,10 +1,10 @@
 //! Processes that cannot outlive their test, what they say, their ports, and certificates on disk.
 
 use std::io::{self, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -197,18 +197,39 @@ impl Said {
     }
 }
 
-/// A port that was free a moment ago, and is given out once per process. Below those that Linux gives to whoever asks for
-/// any: another test must not get it before the peer does, since each would then meet the other's peer.
+/// A port that was free a moment ago, and is given out once. Below those that Linux gives to whoever asks for any: nobody
+/// else must get it before the peer does, since each would then meet the other's peer.
 pub fn free_port() -> u16 {
-    const PORTS: std::ops::Range<u32> = 10_000..32_000;
-    static NEXT: AtomicU32 = AtomicU32::new(0);
+    static OURS: Mutex<Block> = Mutex::new(Block { left: 0..0, claims: Vec::new() });
+    let mut ours = lock(&OURS);
     loop {
-        // Other processes begin elsewhere.
-        let nth = NEXT.fetch_add(1, Ordering::Relaxed).wrapping_add(std::process::id().wrapping_mul(97));
-        let port = (PORTS.start + nth % (PORTS.end - PORTS.start)) as u16;
+        let port = ours.next();
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
             return port;
         }
+    }
+}
+
+/// Ports of this process alone, among all that run such tests: it has the first as a UDP port to the end.
+struct Block {
+    left: Range<u16>,
+    claims: Vec<UdpSocket>,
+}
+
+impl Block {
+    const PORTS: Range<u16> = 10_000..32_000;
+    const SIZE: u16 = 100;
+
+    fn next(&mut self) -> u16 {
+        self.left.next().unwrap_or_else(|| {
+            let mut firsts = Self::PORTS.step_by(usize::from(Self::SIZE));
+            let claim =
+                firsts.find_map(|first| UdpSocket::bind((Ipv4Addr::LOCALHOST, first)).ok()).expect("free ports");
+            let first = claim.local_addr().expect("address").port();
+            self.claims.push(claim);
+            self.left = first + 1..first + Self::SIZE;
+            first
+        })
     }
 }
 
