@@ -68,6 +68,8 @@ pub struct Connection {
     failure: Option<Error>,
     close: CloseNotify,
     discarded: bool,
+    /// The library can't encrypt before something more comes: it renegotiates.
+    refuses_writes: bool,
     /// The most plaintext for one record.
     fragment: usize,
     alerts: Vec<Alert>,
@@ -150,6 +152,7 @@ impl Connection {
             failure: None,
             close: CloseNotify::NotAsked,
             discarded: false,
+            refuses_writes: false,
             fragment: context.max_fragment_size().unwrap_or(usize::MAX),
             alerts: Vec::new(),
             spent: Spent::default(),
@@ -159,11 +162,13 @@ impl Connection {
     /// Takes ciphertext from the peer.
     pub fn feed(&mut self, bytes: &[u8]) {
         self.received += bytes.len() as u64;
+        self.refuses_writes = false;
         self.wire.incoming.append(bytes);
     }
 
     /// The peer's stream has ended.
     pub fn feed_eof(&mut self) {
+        self.refuses_writes = false;
         self.input_end.get_or_insert(None);
     }
 
@@ -229,7 +234,8 @@ impl Connection {
 
     /// Encrypts all of `data`, for the output.
     ///
-    /// Errors: `WouldBlock` before the handshake is done; `BrokenPipe` after `close`; the failure, if there was one.
+    /// Errors: `WouldBlock` before the handshake is done, and while a renegotiation waits for the peer (`Native` only);
+    /// `BrokenPipe` after `close`; the failure, if there was one.
     pub fn write(&mut self, data: &[u8]) -> io::Result<usize> {
         if data.is_empty() {
             return Ok(0);
@@ -238,7 +244,7 @@ impl Connection {
         if let Some(error) = self.write_error() {
             return Err(error.to_io());
         }
-        if !self.handshake_done {
+        if !self.handshake_done || self.refuses_writes {
             return Err(needs_input());
         }
         let mut n = 0;
@@ -247,6 +253,7 @@ impl Connection {
             match self.session.write(&mut self.wire, &next[..next.len().min(self.fragment)]) {
                 Ok(0) => break,
                 Ok(more) => n += more,
+                Err(Stop::NeedsInput) if n == 0 && self.catch_up() => {}
                 Err(Stop::NeedsInput) => break,
                 Err(Stop::Failed(error)) => {
                     self.fail(error.during("writing"));
@@ -261,7 +268,7 @@ impl Connection {
         }
     }
 
-    /// Queues close_notify, behind all that was written; before the end of the handshake: as soon as it is done.
+    /// Queues close_notify, behind all that was written; before the end of a handshake: as soon as it is done.
     /// Reading goes on. Again: nothing.
     ///
     /// Errors: the failure, if there was one.
@@ -371,6 +378,7 @@ impl Connection {
             failure: None,
             close: CloseNotify::NotAsked,
             discarded: false,
+            refuses_writes: false,
             fragment: usize::MAX,
             alerts: Vec::new(),
             spent: Spent::default(),
@@ -433,11 +441,13 @@ impl Connection {
     /// As `feed`, without copying.
     pub(crate) fn feed_buffer(&mut self, bytes: Buffer) {
         self.received += bytes.len() as u64;
+        self.refuses_writes = false;
         self.wire.incoming.append_buffer(bytes);
     }
 
     /// The peer's stream has failed.
     pub(crate) fn feed_error(&mut self, error: Error) {
+        self.refuses_writes = false;
         self.input_end.get_or_insert(Some(error));
     }
 
@@ -612,6 +622,7 @@ impl Connection {
 
     /// Ends the connection with an error of ours; what was decrypted can still be read.
     pub(crate) fn fail(&mut self, error: Error) {
+        self.refuses_writes = false;
         if self.failure.is_none() {
             self.failure = Some(error.clone());
             if let Some((number, is_ours)) = error.alert() {
@@ -701,11 +712,18 @@ impl Connection {
     }
 
     fn queue_close_notify(&mut self) {
-        if self.close != CloseNotify::Asked || !self.handshake_done || self.failure.is_some() {
+        if self.close != CloseNotify::Asked || !self.handshake_done || self.failure.is_some() || self.refuses_writes {
             return;
         }
+        let mut closed = self.session.close(&mut self.wire);
+        while matches!(closed, Err(Stop::NeedsInput)) {
+            if !self.catch_up() {
+                return;
+            }
+            closed = self.session.close(&mut self.wire);
+        }
         self.close = CloseNotify::Queued;
-        match self.session.close(&mut self.wire) {
+        match closed {
             Err(Stop::Failed(error)) => self.fail(error.during("closing")),
             _ if self.plain_text => {}
             _ => {
@@ -714,6 +732,27 @@ impl Connection {
                 self.wire.mute();
             }
         }
+    }
+}
+
+impl Connection {
+    /// The library encrypts nothing for now, as it waits for the peer's part of a renegotiation. Reads what has come of that;
+    /// says whether anything has.
+    fn catch_up(&mut self) -> bool {
+        let before = self.wire.unseen();
+        self.read_ahead(usize::MAX);
+        if self.end.is_some() {
+            let text = "the connection has ended in the middle of a renegotiation";
+            self.fail(Error::new(ErrorKind::Truncated, text));
+        }
+        self.refuses_writes = self.failure.is_none() && self.wire.unseen() == before;
+        self.failure.is_none() && !self.refuses_writes
+    }
+
+    /// Nothing can be encrypted before something more comes.
+    #[inline]
+    pub(crate) fn refuses_writes(&self) -> bool {
+        self.refuses_writes
     }
 }
 

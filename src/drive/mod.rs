@@ -224,25 +224,30 @@ impl<S: Transport, F> Locked<'_, S, F> {
         MutexGuard::unlocked(&mut self.core, f)
     }
 
+    /// To be done before the lock is given up. Says what has been found only now.
     #[inline]
-    fn settle_accounts(&mut self) {
+    fn settle_accounts(&mut self) -> Stir {
         #[cfg(debug_assertions)]
         if let Some(what) = self.machine.broken_invariant() {
             if !crate::sync::thread::panicking() {
                 panic!("{}: a file's invariant does not hold: {what}", self.shared.peer);
             }
         }
+        let mut stir = self.machine.take_stir();
+        let mut found = Stir::default();
         // First: it looks ahead, and what it finds may concern others.
         if self.place.is_some() && self.running.is_none() {
             self.tell_backend();
+            found = self.machine.take_stir();
+            stir = stir.and(found);
         }
-        let stir = self.machine.take_stir();
         if !self.parked.is_empty() {
             self.wake(stir);
         }
         if self.machine.tls.has_alerts() {
             self.pass_on_alerts();
         }
+        found
     }
 
     /// Those whom it concerns; and one to wait for the stream where nobody does and somebody should.

@@ -164,8 +164,11 @@ impl<S: Transport, F> Locked<'_, S, F> {
             return true;
         }
         let bell = Doorbell::current();
-        // Before we are among those who may be rung for it.
-        self.settle_accounts();
+        // Before we are among those who may be rung for it. What is found only then may be our affair, too.
+        let found = self.settle_accounts();
+        if self.machine.concerns(&waits, found) {
+            return false;
+        }
         self.core.parked.push(Parked { waits, bell: bell.clone(), rung: false });
         let wanted = Ready { readable: waits.readable, writable: waits.writable };
         let until = [waits.until, shared.stream.deadline()].into_iter().flatten().min();

@@ -274,10 +274,7 @@ impl NativeSession {
             Stage::Done(stream) => f(stream),
             _ => Err(io::ErrorKind::NotConnected.into()),
         });
-        result.map_err(|e| match e.kind() {
-            io::ErrorKind::WouldBlock => Stop::NeedsInput,
-            _ => Stop::Failed(failure(e.to_string(), e, wire)),
-        })
+        result.map_err(|e| stop(e, wire))
     }
 
     fn done(&self) -> Option<&TlsStream<Lent>> {
@@ -335,8 +332,16 @@ impl Session for NativeSession {
     }
 
     fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
+        let result = self.call(wire, |stage, _| match stage {
+            Stage::Done(stream) => stream.shutdown(),
+            _ => Err(io::ErrorKind::NotConnected.into()),
+        });
+        // Its renegotiation is to come to an end first.
+        if result.as_ref().is_err_and(|e| reason(&e.to_string()) == Some(SHUTDOWN_WHILE_IN_INIT)) {
+            return Err(Stop::NeedsInput);
+        }
         self.closed = true;
-        self.transfer(wire, |s| s.shutdown().map(|()| 0)).map(drop)
+        result.map_err(|e| stop(e, wire))
     }
 
     fn pending(&self) -> usize {
@@ -399,6 +404,16 @@ fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire
     let report = Report { reason, alert_sent, verdict, is_mute, text, ..Report::default() };
     report.judge().with_source(e)
 }
+
+fn stop(e: io::Error, wire: &Wire) -> Stop {
+    match e.kind() {
+        io::ErrorKind::WouldBlock => Stop::NeedsInput,
+        _ => Stop::Failed(failure(e.to_string(), e, wire)),
+    }
+}
+
+/// SSL_R_SHUTDOWN_WHILE_IN_INIT.
+const SHUTDOWN_WHILE_IN_INIT: u32 = 407;
 
 /// The reason in OpenSSL's form "error:0A000086:SSL routines:…": the low bits of the first number that is the TLS
 /// layer's own.

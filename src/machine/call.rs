@@ -99,6 +99,16 @@ pub(crate) struct Stir {
     pub drained: bool,
 }
 
+impl Stir {
+    pub fn and(self, other: Stir) -> Stir {
+        Stir {
+            state: self.state || other.state,
+            input: self.input || other.input,
+            drained: self.drained || other.drained,
+        }
+    }
+}
+
 /// What a call may receive that does not wait. The second time finds the end behind what there was the first time: who is told
 /// of changes only is not told of it again. What an end throws away can be more than is received at a time.
 pub(crate) fn most_receives(kind: Kind) -> usize {

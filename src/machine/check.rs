@@ -15,7 +15,7 @@ const AS_DRAWN: &str = "states follow each other as they are drawn";
 
 type Invariant = (&'static str, fn(&Machine) -> bool);
 
-const INVARIANTS: [Invariant; 15] = [
+const INVARIANTS: [Invariant; 16] = [
     ("input ahead is bounded", |m| {
         // What a clean close has kept stays to be read.
         let limit = if m.end.state == End::Not { m.limit_of_writers() } else { AHEAD_OF_CLEAN_CLOSE };
@@ -24,12 +24,16 @@ const INVARIANTS: [Invariant; 15] = [
     ("answers are bounded", |m| m.tls.answers() <= ANSWERS),
     ("accepted bytes go, or are lost", |m| {
         let goes = m.has_output() || m.send.lent || m.send.current.is_some() || !m.settled();
+        let goes = goes || m.tls.refuses_writes();
         m.unsent() == 0 || goes || m.tls.failure().is_some() || !m.tls.is_handshake_done()
     }),
     ("our end goes", |m| {
         let waits = !m.settled() || m.send.lent || m.send.current.is_some() || !m.send.queue.is_empty();
         let over = m.is_done() || m.outcome.send_failure.is_some() || m.is_clean_end_said();
-        m.send.end != OurEnd::Asked || m.has_output() || waits || over
+        m.send.end != OurEnd::Asked || m.has_output() || waits || over || m.tls.refuses_writes()
+    }),
+    ("what a renegotiation waits for can come", |m| {
+        !m.tls.refuses_writes() || m.expects_input() || m.receive.lent || m.is_done()
     }),
     ("a handshake is waited for, or fails in time", |m| {
         let goes = m.expects_input() || m.has_output() || m.send.lent || m.receive.lent;

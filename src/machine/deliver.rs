@@ -113,7 +113,8 @@ impl Machine {
             return false;
         }
         let is_dead = || self.outcome.send_failure.is_some() || self.outcome.broken.is_some();
-        let heeds_no_pause = || !self.settled() || self.end.is_under_way() || self.receive.shut || is_dead();
+        let is_needed = || !self.settled() || self.end.is_under_way() || self.tls.refuses_writes();
+        let heeds_no_pause = || is_needed() || self.receive.shut || is_dead();
         self.expects_input()
             && self.receive.readers == 0
             && (!self.deliver.paused || heeds_no_pause())
@@ -272,7 +273,7 @@ impl Machine {
         let is_ending = self.end.is_under_way() && !self.is_done();
         // What comes behind a handshake whose last words we can't get rid of waits for them.
         let is_full = !self.settled() && (self.tls.is_input_over() || self.tls.ahead() >= self.limit());
-        let is_wanted = !self.receive.shut || !self.settled() || is_ending;
+        let is_wanted = !self.receive.shut || !self.settled() || is_ending || self.tls.refuses_writes();
         Interest {
             // After `shutdown(Read)` what comes is of use to a handshake and to an end that is under way only.
             readable: !self.is_done() && !self.tls.has_ended() && is_wanted && !is_full,
@@ -283,10 +284,10 @@ impl Machine {
 
     /// What a file that wraps this one should wait for, if it wants this of it.
     pub fn waits_for_wrapper(&self, readable: bool, writable: bool) -> Interest {
-        let settled = self.settled();
+        let may_write = self.settled() && !self.tls.refuses_writes();
         Interest {
-            readable: (readable || (writable && !settled)) && self.expects_input(),
-            writable: self.has_output() || (writable && settled),
+            readable: (readable || (writable && !may_write)) && self.expects_input(),
+            writable: self.has_output() || (writable && may_write),
         }
     }
 }

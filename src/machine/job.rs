@@ -126,6 +126,9 @@ impl Machine {
                 self.send.is_last = !matches!(self.end.state, End::Clean { .. } | End::Cleaned);
                 continue;
             }
+            if self.tls.refuses_writes() {
+                return None;
+            }
             self.stir.state = true;
             return match self.end.state {
                 End::Clean { .. } | End::Cleaned => None,

@@ -28,6 +28,7 @@
 //! | answers are bounded | what TLS says by itself: 4 KiB, and the answers to one record more |
 //! | accepted bytes go, or are lost | there is output; or the send lease is out, a call has its turn, a handshake is owed; or the connection has failed |
 //! | our end goes | as accepted bytes; or it is over, or the stream takes nothing |
+//! | what a renegotiation waits for can come | while nothing can be encrypted, the stream has not ended |
 //! | a handshake is waited for, or fails in time | input is expected, or there is output, or a lease is out; or it has a deadline |
 //! | an armed write callback is owed something, or due | bytes are owed; or it is due; or close has been told, or is owed by our own end |
 //! | the close callback is due, or the end is watched for | more is expected, or what has come is not taken yet; paused, a reset is watched for |

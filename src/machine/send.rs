@@ -130,6 +130,11 @@ impl Sending {
         self.loaded -= bytes.len() as i64;
     }
 
+    /// How much will have been loaded when all is that is queued now.
+    pub fn queued_until(&self) -> i64 {
+        self.loaded + self.queue.len() as i64
+    }
+
     pub fn leave(&mut self, ticket: Ticket) {
         if self.current == Some(ticket) {
             self.current = None;
@@ -183,6 +188,7 @@ impl Machine {
             && self.settled()
             && self.tls.is_handshake_done()
             && self.tls.failure().is_none()
+            && !self.tls.refuses_writes()
     }
 
     /// Our end is to be said, and nothing is in front of it.
@@ -191,7 +197,7 @@ impl Machine {
         if !self.has_end_to_say() {
             return false;
         }
-        let may_speak = self.settled() || self.end.is_closing();
+        let may_speak = (self.settled() || self.end.is_closing()) && !self.tls.refuses_writes();
         may_speak && self.send.queue.is_empty() && self.send.current.is_none()
     }
 
@@ -249,7 +255,7 @@ impl Machine {
                 Ok(n)
             }
             Err(e) => {
-                self.stir.state = true;
+                self.stir.state |= self.tls.failure().is_some();
                 Err(super::outcome::own(&e))
             }
         }

@@ -64,6 +64,7 @@ impl Machine {
                             call.write.done += n;
                             self.note_accepted(clock);
                         }
+                        Err(_) if self.tls.refuses_writes() => {}
                         Err(_) if call.write.done > 0 => return self.done(call, Ok(call.write.done)),
                         Err(error) => return self.done(call, Err(error)),
                     }
@@ -162,8 +163,8 @@ impl Machine {
 
     /// All that was queued when the call first asked this has been handed to the stream.
     fn has_been_drained(&mut self, call: &mut Call) -> bool {
-        let until = *call.write.queued_until.get_or_insert(self.send.loaded + self.send.queue.len() as i64);
-        if self.is_drained() && !self.has_output() {
+        let until = *call.write.queued_until.get_or_insert(self.send.queued_until());
+        if self.is_drained() && self.send.queue.is_empty() && !self.has_output() {
             return true;
         }
         if self.send.loaded < until {
@@ -203,9 +204,11 @@ impl Machine {
     /// Those that wait for room read ahead meanwhile, if nobody reads: the peer may wait for that. And they send what nobody else
     /// does.
     pub(super) fn waits_of_writers(&self) -> Waits {
-        let may_receive = self.manner != Manner::Blocks && !self.receive.shut;
+        let needs_input = self.tls.refuses_writes();
+        let may_receive = needs_input || (self.manner != Manner::Blocks && !self.receive.shut);
         Waits {
             readable: may_receive && self.receive.readers == 0 && self.admits(self.limit_of_writers()),
+            input: needs_input,
             writable: self.lacks_sender(),
             may_receive,
             may_send: true,
@@ -214,7 +217,8 @@ impl Machine {
     }
 
     pub(super) fn waits_to_send(&self, call: &Call) -> Waits {
-        let is_reading_ahead = call.patience != Patience::Never || call.kind == Kind::Close;
+        let is_reading_ahead =
+            call.patience != Patience::Never || call.kind == Kind::Close || self.tls.refuses_writes();
         let waits =
             if is_reading_ahead { self.waits_of_writers() } else { Waits { may_send: true, ..Waits::default() } };
         Waits {

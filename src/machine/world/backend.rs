@@ -104,7 +104,8 @@ impl World {
                 Some(Ret::Performed(Performed::Dry)) => run.readable = false,
                 Some(Ret::Performed(Performed::Panicked)) => {
                     self.nodes[node].running = false;
-                    return self.release(node);
+                    self.release(node);
+                    return;
                 }
                 _ => {}
             },

@@ -3,13 +3,12 @@
 
 use std::time::Instant;
 
-use super::node::{Parked, Under};
+use super::node::Under;
 use super::ops::Op;
 use super::session::probe;
 use super::World;
 use crate::error::Error;
 use crate::machine::{most_receives, Call, Job, Kind, Patience, Step, Tries, Which};
-use crate::sys::Ready;
 
 /// Of a call in a row, with nothing done by anybody in between.
 const MOST_POLLS: usize = 1000;
@@ -54,6 +53,8 @@ pub(super) struct CallFrame {
     pub received: usize,
     /// The job it has out is one that receives.
     pub reading: bool,
+    /// What had been loaded when all was that was queued before it.
+    pub queued_until: i64,
 }
 
 /// How a call ended.
@@ -203,11 +204,12 @@ impl World {
             Kind::Close => None,
         };
         let call = machine.begin(kind, wraps, timeout, &clock);
+        let queued_until = machine.send.queued_until();
+        self.trace(|| format!("t{t} f{node} {kind:?} {:?} {} of {id:?}", call.patience, data.len()));
+        self.tasks[t].ret = None;
         if !self.nodes[node].place && !self.is_room_awaited(node) {
             self.nodes[node].machine.room();
         }
-        self.trace(|| format!("t{t} f{node} {kind:?} {:?} {} of {id:?}", call.patience, data.len()));
-        self.tasks[t].ret = None;
         let mut frame = CallFrame {
             node,
             call,
@@ -219,6 +221,7 @@ impl World {
             known: false,
             received: 0,
             reading: false,
+            queued_until,
         };
         if let Some(Frame::Io(io)) = self.tasks[t].stack.last() {
             frame.briefly = kind == Kind::Read && io.slice.is_some();
@@ -317,6 +320,10 @@ impl World {
                 Step::Done(result) => Ended::Done(result),
                 Step::WouldBlock => Ended::WouldBlock,
             };
+            let is_flushed = frame.call.kind == Kind::Flush && matches!(ended, Ended::Done(Ok(_)));
+            if is_flushed && self.nodes[node].machine.send.loaded < frame.queued_until {
+                self.found("meaning: flushed, and what was queued before is not on its way");
+            }
             let CallFrame { call, data, id, .. } = *frame;
             self.note_ended(t, node, call.kind, id, &data, &ended);
             let data = if call.wraps && call.kind == Kind::Read { data } else { Vec::new() };
@@ -344,48 +351,6 @@ impl World {
             }
         }
         self.offered(t, node, ret);
-    }
-
-    fn park(&mut self, t: usize, frame: Box<CallFrame>, waits: crate::machine::Waits) {
-        let node = frame.node;
-        self.tasks[t].stack.push(Frame::Call(frame));
-        // Before it is among those who may be rung for it.
-        self.release(node);
-        let wanted = Ready { readable: waits.readable, writable: waits.writable };
-        let until = [waits.until, self.stream_deadline(node)].into_iter().flatten().min();
-        self.trace(|| format!("t{t} f{node} parks {waits:?}"));
-        let wanted = if wanted.is_empty() { wanted } else { self.of_net(node, wanted) };
-        self.nodes[node].parked.push(Parked { task: t, waits, wanted, until, rung: false });
-        self.tasks[t].parked = Some(node);
-    }
-
-    fn unpark(&mut self, t: usize, node: usize) {
-        let parked = &mut self.nodes[node].parked;
-        let Some(at) = parked.iter().position(|parked| parked.task == t) else { return };
-        let sleeper = parked.swap_remove(at);
-        let ready = self.is_net_ready(sleeper.wanted);
-        let is_rung = sleeper.rung && (ready.is_empty() || self.rng.percent(50));
-        self.trace(|| format!("t{t} f{node} wakes, rung {}, {ready:?}", sleeper.rung));
-        if is_rung || ready.is_empty() {
-            return;
-        }
-        let writable = match self.nodes[node].under {
-            Under::Net => ready.writable,
-            // Which it was, nobody can tell from outside.
-            Under::File(_) => sleeper.waits.writable,
-        };
-        if writable {
-            self.nodes[node].machine.room();
-        }
-        // Who has the lease is at it.
-        let is_at_it = self.nodes.iter().any(|node| node.machine.receive.lent || node.machine.send.lent);
-        if std::mem::replace(&mut self.tasks[t].done_then, self.done) != self.done || is_at_it {
-            self.tasks[t].idle_wakes = 0;
-        }
-        self.tasks[t].idle_wakes += 1;
-        if self.tasks[t].idle_wakes > 4 {
-            self.found("liveness: a call spins: ready, and nothing comes of it");
-        }
     }
 
     pub(super) fn lose(&mut self, node: usize, which: Which) {

@@ -23,9 +23,13 @@ pub(super) enum Manners {
     Garbage,
     /// Records without data: empty ones, tickets, warnings.
     Barren,
+    /// Asks us to renegotiate, and answers in its own time.
+    Renegotiating,
+    /// The same, and does not answer.
+    HalfRenegotiating,
 }
 
-pub(super) const ALL: [Manners; 14] = [
+pub(super) const ALL: [Manners; 16] = [
     Manners::Good,
     Manners::Deaf,
     Manners::Flooding,
@@ -40,6 +44,8 @@ pub(super) const ALL: [Manners; 14] = [
     Manners::ClosingWell,
     Manners::Garbage,
     Manners::Barren,
+    Manners::Renegotiating,
+    Manners::HalfRenegotiating,
 ];
 
 /// Those that need no records of their own making.
@@ -66,6 +72,9 @@ impl Manners {
 
     /// Nothing it does costs us data that we have sent.
     pub fn is_kind(self) -> bool {
-        matches!(self, Manners::Good | Manners::Dripping | Manners::ClosingWell | Manners::Flooding)
+        matches!(
+            self,
+            Manners::Good | Manners::Dripping | Manners::ClosingWell | Manners::Flooding | Manners::Renegotiating
+        )
     }
 }

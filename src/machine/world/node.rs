@@ -3,6 +3,7 @@
 
 use std::time::Instant;
 
+use super::frames::{CallFrame, Frame};
 use super::World;
 use crate::machine::{Installed, Machine, Stir, Waits};
 use crate::sys::Ready;
@@ -138,17 +139,21 @@ type Lacks = fn(&Machine) -> bool;
 type Of = fn(&Waits) -> bool;
 
 impl World {
-    /// The file's lock is given up.
-    pub(super) fn release(&mut self, node: usize) {
+    /// The file's lock is given up. Says what has been found only now.
+    pub(super) fn release(&mut self, node: usize) -> Stir {
         self.check_step(node);
+        let mut stir = self.nodes[node].machine.take_stir();
+        let mut found = Stir::default();
         if self.nodes[node].place && !self.nodes[node].running {
             self.tell_backend(node);
+            found = self.nodes[node].machine.take_stir();
+            stir = stir.and(found);
         }
-        let stir = self.nodes[node].machine.take_stir();
         if !self.nodes[node].parked.is_empty() {
             self.wake(node, stir);
         }
         drop(self.nodes[node].machine.tls.take_alerts());
+        found
     }
 
     /// As `drive`'s.
@@ -246,5 +251,50 @@ impl World {
     pub(super) fn is_room_awaited(&self, node: usize) -> bool {
         let is_own = self.nodes[node].under == Under::Net;
         is_own && self.nodes[node].parked.iter().any(|sleeper| !sleeper.rung && sleeper.waits.writable)
+    }
+
+    pub(super) fn park(&mut self, t: usize, frame: Box<CallFrame>, waits: Waits) {
+        let node = frame.node;
+        self.tasks[t].stack.push(Frame::Call(frame));
+        // Before it is among those who may be rung for it. What is found only then may be its affair, too.
+        let found = self.release(node);
+        if self.nodes[node].machine.concerns(&waits, found) {
+            return;
+        }
+        let wanted = Ready { readable: waits.readable, writable: waits.writable };
+        let until = [waits.until, self.stream_deadline(node)].into_iter().flatten().min();
+        self.trace(|| format!("t{t} f{node} parks {waits:?}"));
+        let wanted = if wanted.is_empty() { wanted } else { self.of_net(node, wanted) };
+        self.nodes[node].parked.push(Parked { task: t, waits, wanted, until, rung: false });
+        self.tasks[t].parked = Some(node);
+    }
+
+    pub(super) fn unpark(&mut self, t: usize, node: usize) {
+        let parked = &mut self.nodes[node].parked;
+        let Some(at) = parked.iter().position(|parked| parked.task == t) else { return };
+        let sleeper = parked.swap_remove(at);
+        let ready = self.is_net_ready(sleeper.wanted);
+        let is_rung = sleeper.rung && (ready.is_empty() || self.rng.percent(50));
+        self.trace(|| format!("t{t} f{node} wakes, rung {}, {ready:?}", sleeper.rung));
+        if is_rung || ready.is_empty() {
+            return;
+        }
+        let writable = match self.nodes[node].under {
+            Under::Net => ready.writable,
+            // Which it was, nobody can tell from outside.
+            Under::File(_) => sleeper.waits.writable,
+        };
+        if writable {
+            self.nodes[node].machine.room();
+        }
+        // Who has the lease is at it.
+        let is_at_it = self.nodes.iter().any(|node| node.machine.receive.lent || node.machine.send.lent);
+        if std::mem::replace(&mut self.tasks[t].done_then, self.done) != self.done || is_at_it {
+            self.tasks[t].idle_wakes = 0;
+        }
+        self.tasks[t].idle_wakes += 1;
+        if self.tasks[t].idle_wakes > 4 {
+            self.found("liveness: a call spins: ready, and nothing comes of it");
+        }
     }
 }

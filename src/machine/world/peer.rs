@@ -6,7 +6,9 @@ use super::manners::Manners;
 use super::net::Net;
 use super::real::Real;
 use super::rng::Rng;
-use super::session::{record, ALERT, ANSWER, CLIENT_HELLO, DATA, HANDSHAKE, LONGEST, PROTECTED, TICKET, UPDATE};
+use super::session::{
+    record, ALERT, ANSWER, CLIENT_HELLO, DATA, HANDSHAKE, LONGEST, PROTECTED, RENEWED, REQUEST, TICKET, UPDATE,
+};
 use super::tags::{Counted, Written};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +25,8 @@ struct Layer {
     input: Vec<u8>,
     saw_bye: bool,
     said_bye: bool,
+    /// Our hello of a renegotiation has not been answered.
+    owes_renewal: bool,
 }
 
 pub(super) struct Peer {
@@ -57,6 +61,7 @@ impl Peer {
                 input: Vec::new(),
                 saw_bye: false,
                 said_bye: false,
+                owes_renewal: false,
             })
             .collect();
         Peer {
@@ -140,6 +145,7 @@ impl Peer {
             did = true;
         }
         did |= self.speak_first();
+        did |= self.renew(rng);
         did |= self.misbehave(net, rng);
         if net.reset {
             return Ok(true);
@@ -206,6 +212,16 @@ impl Peer {
             }
         }
         false
+    }
+
+    fn renew(&mut self, rng: &mut Rng) -> bool {
+        let at = (0..self.layers.len()).find(|at| self.layers[*at].owes_renewal);
+        let Some(at) = at.filter(|_| self.manners != Manners::HalfRenegotiating) else { return false };
+        if rng.percent(20) {
+            self.layers[at].owes_renewal = false;
+            self.say(at, PROTECTED, Some(RENEWED), &[0; 40]);
+        }
+        true
     }
 
     fn misbehave(&mut self, net: &mut Net, rng: &mut Rng) -> bool {
@@ -284,6 +300,12 @@ impl Peer {
                 }
                 if open && has_data {
                     self.data(self.size, rng);
+                }
+            }
+            Manners::Renegotiating | Manners::HalfRenegotiating if open && rng.percent(30) => {
+                let at = rng.below(top + 1);
+                if !self.layers[at].is_tls13 {
+                    self.say(at, PROTECTED, Some(REQUEST), &[0; 4]);
                 }
             }
             Manners::ClosingWell if open && (last || rng.one_in(40)) => {

@@ -237,10 +237,16 @@ impl World {
         let machine = &self.nodes[top].machine;
         let is_calm = machine.settled() && machine.tls.failure().is_none() && machine.write_error().is_none();
         // Without a backend nobody sends what was left between calls.
-        let goes = self.nodes[top].place && !self.nodes[top].running;
+        let goes = self.nodes[top].place && !self.nodes[top].running && !self.is_kept_waiting();
         if goes && is_calm && self.peer.manners.reads() && machine.unsent() > 0 && !self.net.reset {
             self.found("liveness: at rest, and accepted bytes are not sent to a peer that reads");
         }
+    }
+
+    /// By a peer that asked for a renegotiation, and has no part in it; or whose part is behind data that nobody reads.
+    fn is_kept_waiting(&self) -> bool {
+        let is_half = self.peer.manners == super::manners::Manners::HalfRenegotiating;
+        self.nodes.iter().any(|node| node.machine.tls.refuses_writes() && (is_half || !node.machine.wants_input()))
     }
 
     /// An operation of a thread that has nothing to do, and what follows. Where nothing can be waited for it is tried again.

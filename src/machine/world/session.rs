@@ -25,6 +25,10 @@ pub(super) const DATA: u8 = 1;
 pub(super) const TICKET: u8 = 2;
 pub(super) const UPDATE: u8 = 3;
 pub(super) const ANSWER: u8 = 4;
+/// A renegotiation, up to TLS 1.2: the peer asks for it, we say hello, and write nothing before it is done.
+pub(super) const REQUEST: u8 = 5;
+pub(super) const HELLO: u8 = 6;
+pub(super) const RENEWED: u8 = 7;
 
 pub(super) const LONGEST: usize = 16 * 1024;
 
@@ -74,6 +78,7 @@ pub(super) struct Fake {
     role: Role,
     is_tls13: bool,
     stage: Stage,
+    renegotiates: bool,
     /// The most plaintext for one record.
     fragment: usize,
     tickets: usize,
@@ -101,6 +106,7 @@ impl Plan {
             role: self.role,
             is_tls13: self.is_tls13,
             stage: Stage::Begin,
+            renegotiates: false,
             fragment: self.fragment,
             tickets: self.tickets,
             rest: Vec::new(),
@@ -224,6 +230,17 @@ impl Session for Fake {
                     return Err(self.barren(false));
                 }
                 (PROTECTED, ANSWER) => return Err(self.barren(false)),
+                (PROTECTED, REQUEST) if !self.is_tls13 => {
+                    if !self.renegotiates && !probe(self.level, |probe| probe.said_bye) {
+                        self.renegotiates = true;
+                        self.say(wire, PROTECTED, Some(HELLO), &[0; 100]);
+                    }
+                    return Err(self.barren(false));
+                }
+                (PROTECTED, RENEWED) => {
+                    self.renegotiates = false;
+                    return Err(self.barren(false));
+                }
                 (ALERT, 1) if self.scratch.get(6) == Some(&0) => {
                     probe(self.level, |probe| probe.saw_bye = true);
                     return Ok(0);
@@ -248,6 +265,9 @@ impl Session for Fake {
     }
 
     fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop> {
+        if self.renegotiates {
+            return Err(Stop::NeedsInput);
+        }
         let n = data.len().min(self.fragment);
         self.say(wire, PROTECTED, Some(DATA), &data[..n]);
         probe(self.level, |probe| {
@@ -260,6 +280,9 @@ impl Session for Fake {
     }
 
     fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
+        if self.renegotiates {
+            return Err(Stop::NeedsInput);
+        }
         self.say(wire, ALERT, None, &[1, 0]);
         probe(self.level, |probe| probe.said_bye = true);
         Ok(())

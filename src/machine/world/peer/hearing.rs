@@ -2,7 +2,7 @@
 
 use super::super::manners::Manners;
 use super::super::session::{
-    ALERT, ANSWER, CLIENT_HELLO, DATA, FINISHED, HANDSHAKE, PROTECTED, SERVER_HELLO, TICKET, UPDATE,
+    ALERT, ANSWER, CLIENT_HELLO, DATA, FINISHED, HANDSHAKE, HELLO, PROTECTED, SERVER_HELLO, TICKET, UPDATE,
 };
 use super::{Peer, Stage};
 
@@ -35,6 +35,7 @@ impl Peer {
             (PROTECTED, DATA) if is_last => return self.got.take(&body[1..]),
             (PROTECTED, DATA) => self.layers[at + 1].input.extend_from_slice(&body[1..]),
             (PROTECTED, UPDATE) => self.say(at, PROTECTED, Some(ANSWER), &[0; 20]),
+            (PROTECTED, HELLO) => self.layers[at].owes_renewal = true,
             (PROTECTED, _) => {}
             (ALERT, 1) => {
                 self.layers[at].saw_bye = true;
