@@ -1,9 +1,18 @@
+mod brief;
+pub(crate) mod name;
+
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use crate::error::Error;
+
+#[cfg(feature = "rustls")]
+pub(crate) use self::brief::at;
+pub(crate) use self::brief::{now, Brief};
+#[cfg(feature = "x509")]
+pub(crate) use self::name::name_text;
 
 /// An X.509 certificate, as DER.
 #[derive(Clone, PartialEq, Eq)]

@@ -208,6 +208,26 @@ fn names_peer(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
+/// OpenSSL's errors, as the `openssl` crate writes them, without code numbers and the names of functions and source files: the
+/// reasons, and what is told beside them. Other texts stay as they are.
+#[cfg(any(feature = "native-tls", feature = "openssl"))]
+pub(crate) fn reasons(text: &str) -> String {
+    if !text.starts_with("error:") {
+        return text.to_string();
+    }
+    // error:code:library:function:reason:file:line:data, error:…
+    let reason = |entry: &str| {
+        let mut fields = entry.splitn(7, ':').skip(3);
+        let reason = fields.next()?.to_string();
+        Some(match fields.nth(2).map(|data| data.trim_end_matches(", ").trim()).filter(|data| !data.is_empty()) {
+            Some(data) if data.starts_with('(') => format!("{reason} {data}"),
+            Some(data) => format!("{reason} ({data})"),
+            None => reason,
+        })
+    };
+    text.split("error:").filter_map(reason).collect::<Vec<_>>().join("; ")
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
         error.to_io()
@@ -247,6 +267,22 @@ mod tests {
         assert_eq!(again.to_string(), "TLS handshake: example.com:443: reading: the stream has ended");
         let passed_on = Error::of(&again.to_io()).expect("ours").clone().naming("x");
         assert_eq!(passed_on.to_string(), again.to_string());
+    }
+
+    #[cfg(any(feature = "native-tls", feature = "openssl"))]
+    #[test]
+    fn reasons_of_openssl_go_without_its_files() {
+        let one = "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify failed:\
+                   ../ssl/statem/statem_clnt.c:1889:";
+        assert_eq!(reasons(one), "certificate verify failed");
+        assert_eq!(reasons(&format!("{one} (hostname mismatch)")), "certificate verify failed (hostname mismatch)");
+        let data =
+            "error:0308010C:digital envelope routines:inner_evp_generic_fetch:unsupported:../crypto/evp_fetch.c:386:\
+                    Global default library context, Algorithm (RC2-40-CBC : 0), Properties ()";
+        let both = format!("{one}, {data}");
+        let told = "unsupported (Global default library context, Algorithm (RC2-40-CBC : 0), Properties ())";
+        assert_eq!(reasons(&both), format!("certificate verify failed; {told}"));
+        assert_eq!(reasons("unexpected error: EOF"), "unexpected error: EOF");
     }
 
     #[test]
