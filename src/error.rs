@@ -212,9 +212,6 @@ fn names_peer(error: &(dyn StdError + 'static)) -> bool {
 /// reasons, and what is told beside them. Other texts stay as they are.
 #[cfg(any(feature = "native-tls", feature = "openssl"))]
 pub(crate) fn reasons(text: &str) -> String {
-    if !text.starts_with("error:") {
-        return text.to_string();
-    }
     // error:code:library:function:reason:file:line:data, error:…
     let reason = |entry: &str| {
         let mut fields = entry.splitn(7, ':').skip(3);
@@ -225,7 +222,18 @@ pub(crate) fn reasons(text: &str) -> String {
             None => reason,
         })
     };
-    text.split("error:").filter_map(reason).collect::<Vec<_>>().join("; ")
+    let is_start = |(at, _): &(usize, &str)| {
+        text.get(at + 6..at + 15).is_some_and(|code| code.ends_with(':') && u32::from_str_radix(&code[..8], 16).is_ok())
+    };
+    let starts: Vec<usize> = text.match_indices("error:").filter(is_start).map(|(at, _)| at).collect();
+    if starts.is_empty() {
+        return text.to_string();
+    }
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let entries = starts.iter().zip(ends).map(|(start, end)| &text[start + 6..end]);
+    // What encloses the part that cannot be read helps nobody.
+    let told: Vec<_> = entries.filter_map(reason).filter(|reason| !reason.starts_with("nested asn1 error")).collect();
+    told.join("; ")
 }
 
 impl From<Error> for io::Error {
@@ -282,7 +290,12 @@ mod tests {
         let both = format!("{one}, {data}");
         let told = "unsupported (Global default library context, Algorithm (RC2-40-CBC : 0), Properties ())";
         assert_eq!(reasons(&both), format!("certificate verify failed; {told}"));
-        assert_eq!(reasons("unexpected error: EOF"), "unexpected error: EOF");
+        let nested = "error:068000A8:asn1 encoding routines:asn1_check_tlen:wrong tag:../crypto/asn1/tasn_dec.c:1225:, \
+                      error:0688010A:asn1 encoding routines:asn1_item_embed_d2i:nested asn1 error:tasn_dec.c:375:Type=X509";
+        assert_eq!(reasons(nested), "wrong tag");
+        for other in ["unexpected error: EOF", "error: none", "error:", ""] {
+            assert_eq!(reasons(other), other);
+        }
     }
 
     #[test]

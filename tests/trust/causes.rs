@@ -1,11 +1,13 @@
 //! What is said of a certificate that is refused: the same on every engine, with what a person needs to mend it.
 
 use rcgen::{date_time_ymd, CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
-use sslfile::{Certificate, Context, Engine, Version};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::PrivatePkcs8KeyDer;
+use sslfile::{Certificate, Context, Engine, Identity, Version};
 
 use super::shake;
 use crate::authority::{ca_params, leaf_params, Authority};
-use crate::common::{client_builder, engines, server_builder, within, Pair, LONG, NAME};
+use crate::common::{certs, client_builder, engines, server_builder, within, Pair, LONG, NAME};
 
 struct Cause {
     what: &'static str,
@@ -204,5 +206,144 @@ fn without_time(text: &str) -> String {
 fn assert_readable(text: &str) {
     for word in [".c:", ".rs", "error:", "Error", "Some(", "DnsName", "UnknownIssuer", "UNIX", "invalid peer"] {
         assert!(!text.contains(word), "{word:?} is in {text:?}");
+    }
+}
+
+/// A mistake with files, and what is said of it; the names of the files are in it.
+struct Mistake {
+    what: &'static str,
+    chain: Vec<u8>,
+    key: Vec<u8>,
+    says: String,
+}
+
+#[test]
+fn mistakes_with_files_are_told_with_what_to_do() {
+    let root = Authority::new("The Root");
+    let middle = root.intermediate("The Intermediate");
+    let pair = with_chain(&middle.sign(leaf(&["localhost"])), &[&middle]);
+    let (chain, key) = (pair.chain.clone().into_bytes(), pair.key.clone().into_bytes());
+    let leaf_der = Certificate::from_pem(&chain).expect("leaf").to_der();
+    let key_der = PrivatePkcs8KeyDer::from_pem_slice(&key).expect("key").secret_pkcs8_der().to_vec();
+    let archive = include_bytes!("../common/keys/ecdsa.rc2.p12").to_vec();
+    let wrong_order = format!("{}{}", middle.pem, pair.chain);
+    let other = certs().ecdsa.key.clone().into_bytes();
+    let utf16: Vec<u8> = [0xff, 0xfe].into_iter().chain(key.iter().flat_map(|b| [*b, 0])).collect();
+    let cut_at = pair.chain.rfind("-----END").expect("an end");
+    let broken = pair.chain.replacen("MII", "M!!", 1).into_bytes();
+
+    let mut mistakes = Vec::new();
+    let mut mistake = |what, chain: &[u8], key: &[u8], says: &str| {
+        mistakes.push(Mistake { what, chain: chain.to_vec(), key: key.to_vec(), says: says.to_string() });
+    };
+    let text = "KEY, block 1 (PRIVATE KEY): the key belongs to block 2 of CHAIN and not to the first certificate there, \
+                CN=The Intermediate: the chain must begin with the key's own, and go on with that of whoever signed the one before";
+    mistake("wrong order", wrong_order.as_bytes(), &key, text);
+    let text =
+        "KEY, block 1 (PRIVATE KEY): the key does not belong to the certificate (certificate: CHAIN, CN=the leaf)";
+    mistake("another key", &chain, &other, text);
+    let text = "CHAIN has no PEM block: it is a certificate in DER and not in PEM: `openssl x509 -inform DER` converts it, and \
+                Certificate::from_der takes it as it is";
+    mistake("a certificate in DER", &leaf_der, &key, text);
+    let text =
+        "KEY has no PEM block: it is a private key in DER and not in PEM: `openssl pkey -inform DER` converts it";
+    mistake("a key in DER", &chain, &key_der, text);
+    let text =
+        "KEY has no PEM block: it is a PKCS#12 archive and not PEM: Identity::from_pkcs12 takes it as it is, with its \
+                password";
+    mistake("an archive", &chain, &archive, text);
+    let text = "KEY has no PEM block: it is in UTF-16, as some editors and shells write it: PEM is plain ASCII";
+    mistake("UTF-16", &chain, &utf16, text);
+    let text = "CHAIN breaks off: block 2 (CERTIFICATE) begins and does not end";
+    mistake("a chain that is cut", &chain[..cut_at], &key, text);
+    let text = "KEY breaks off: block 1 (PRIVATE KEY) begins and does not end";
+    mistake("a key that is cut", &chain, &key[..40], text);
+    let text = "CHAIN, block 1 (CERTIFICATE): is not valid PEM: invalid data: Invalid symbol 33, offset 1.";
+    mistake("not Base64", &broken, &key, text);
+
+    let folder = tempfile::tempdir().expect("folder");
+    let (chain_file, key_file) = (folder.path().join("chain.pem"), folder.path().join("key.pem"));
+    for Mistake { what, chain, key, says } in mistakes {
+        std::fs::write(&chain_file, chain).expect("chain");
+        std::fs::write(&key_file, key).expect("key");
+        let error = Identity::from_pem_files(&chain_file, &key_file).expect_err(what);
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{what}: {error}");
+        let named = |path: &std::path::Path, text: &str, name| text.replace(&path.display().to_string(), name);
+        let said = named(&key_file, &named(&chain_file, &error.to_string(), "CHAIN"), "KEY");
+        assert_eq!(said, says, "{what}");
+        assert_readable(&said);
+    }
+
+    // The other way round: PEM, or something else, where DER is wanted; and in a file of roots.
+    for (what, der, says) in [
+        ("PEM", &chain, "not a certificate in DER: it is PEM and not DER: Certificate::from_pem takes it"),
+        ("a key", &key_der, "not a certificate in DER: it is a private key"),
+        (
+            "an archive",
+            &archive,
+            "not a certificate in DER: it is a PKCS#12 archive: Identity::from_pkcs12 takes it, with its password",
+        ),
+    ] {
+        assert_eq!(Certificate::from_der(der).expect_err(what).to_string(), says);
+    }
+    std::fs::write(&chain_file, &key_der).expect("roots");
+    for engine in engines() {
+        let roots = Context::builder().engine(engine).system_roots(false).add_roots_from(&chain_file);
+        let said = roots.build().expect_err("no roots").to_string();
+        assert!(said.contains("it is a private key in DER and not in PEM"), "{said}");
+    }
+}
+
+/// What the library itself can't make sense of, it says without the names of its source files.
+#[test]
+fn what_is_broken_inside_is_told_without_the_library_s_insides() {
+    let block = |tag: &str, body: &str| format!("-----BEGIN {tag}-----\n{body}\n-----END {tag}-----\n").into_bytes();
+    // A sequence of a sequence of two numbers; a sequence of one number.
+    let (certificate, key) = (block("CERTIFICATE", "MAgwBgIBAQIBAQ=="), block("PRIVATE KEY", "MAMCAQA="));
+    let pair = &certs().ecdsa;
+    for (chain, key) in [(certificate.as_slice(), pair.key.as_bytes()), (pair.chain.as_bytes(), key.as_slice())] {
+        let error = Identity::from_pem(chain, key).expect_err("broken");
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
+        assert_readable(&error.to_string());
+    }
+    for engine in engines() {
+        let root = Certificate::from_pem(&certificate).expect("it looks like one");
+        let error = Context::builder().engine(engine).system_roots(false).add_root(root).build().expect_err("broken");
+        assert!(error.to_string().starts_with("add_root: "), "{error}");
+        assert_readable(&error.to_string());
+    }
+}
+
+#[cfg(feature = "openssl")]
+#[test]
+fn archives_are_told_from_other_things_and_old_ones_from_a_wrong_password() {
+    let old = include_bytes!("../common/keys/ecdsa.rc2.p12");
+    match Identity::from_pkcs12(old, "secret") {
+        // One that reads it.
+        Ok(_) => assert!(!crate::common::has_openssl(3, 0), "OpenSSL 3 has RC2 again"),
+        Err(error) => {
+            let says =
+                "the PKCS#12 archive is encrypted in an old way (RC2-40-CBC), which the TLS library no longer reads. \
+                        Convert it: `openssl pkcs12 -legacy -in OLD.p12 -nodes -out all.pem`, then \
+                        `openssl pkcs12 -export -in all.pem -out NEW.p12`";
+            assert_eq!(error.to_string(), says);
+        }
+    }
+    let wrong = "the password is not that of the PKCS#12 archive";
+    let good = crate::common::pkcs12(&certs().ecdsa, "secret");
+    for (what, archive, password, says) in [
+        ("a wrong password", &old[..], "no", wrong),
+        ("a wrong password", &good, "no", wrong),
+        ("cut", &good[..good.len() / 2], "secret", "not a PKCS#12 archive: it is DER that breaks off"),
+        (
+            "PEM",
+            certs().ecdsa.chain.as_bytes(),
+            "secret",
+            "not a PKCS#12 archive: it is PEM and not an archive: Identity::from_pem takes it",
+        ),
+    ] {
+        let error = Identity::from_pkcs12(archive, password).expect_err(what);
+        assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput, "{error}");
+        assert_eq!(error.to_string(), says, "{what}");
     }
 }

@@ -44,6 +44,9 @@ pub(super) fn fault(e: &CertificateError) -> Fault {
 pub(super) fn text(e: &rustls::Error) -> String {
     match e {
         rustls::Error::General(why) => why.clone(),
+        rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => {
+            "it cannot be read: its DER is broken".to_string()
+        }
         e => spaced(&e.to_string()),
     }
 }
