@@ -1,5 +1,5 @@
 mod brief;
-mod mistaken;
+pub(crate) mod mistaken;
 pub(crate) mod name;
 
 use std::fmt;
@@ -12,8 +12,6 @@ use crate::error::Error;
 #[cfg(feature = "rustls")]
 pub(crate) use self::brief::at;
 pub(crate) use self::brief::{now, Brief};
-#[cfg(any(feature = "native-tls", feature = "openssl"))]
-pub(crate) use self::mistaken::not_archive;
 #[cfg(feature = "x509")]
 pub(crate) use self::name::name_text;
 

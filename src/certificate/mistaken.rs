@@ -32,7 +32,7 @@ pub(crate) fn not_certificate(bytes: &[u8]) -> Option<&'static str> {
 }
 
 /// The same of what is not a PKCS#12 archive.
-#[cfg(any(feature = "native-tls", feature = "openssl"))]
+#[allow(dead_code, reason = "not every build reads archives")]
 pub(crate) fn not_archive(bytes: &[u8]) -> Option<&'static str> {
     Some(match Kind::of(bytes)? {
         Kind::Pem => "PEM and not an archive: Identity::from_pem takes it",

@@ -5,7 +5,7 @@ use super::*;
     all(feature = "openssl", not(any(windows, target_vendor = "apple"))),
     all(feature = "native-tls", windows)
 ))]
-use crate::certificate::not_archive;
+use crate::certificate::mistaken::not_archive;
 
 #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
 pub(super) fn parse(archive: &[u8], password: &str) -> Result<Identity, Error> {
