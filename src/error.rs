@@ -211,6 +211,7 @@ fn names_peer(error: &(dyn StdError + 'static)) -> bool {
 /// OpenSSL's errors, as the `openssl` crate writes them, without code numbers and the names of functions and source files: the
 /// reasons, and what is told beside them. Other texts stay as they are.
 #[cfg(any(feature = "native-tls", feature = "openssl"))]
+#[allow(dead_code, reason = "not wherever the feature is on the library is there")]
 pub(crate) fn reasons(text: &str) -> String {
     // error:code:library:function:reason:file:line:data, error:…
     let reason = |entry: &str| {

@@ -8,8 +8,6 @@ use std::sync::Arc;
 
 use crate::certificate::{blocks, certificates, names, Brief, Certificate};
 use crate::der;
-#[cfg(any(feature = "native-tls", feature = "openssl"))]
-use crate::error::reasons;
 use crate::error::Error;
 
 /// A certificate chain and its private key. Cheap to clone; `Debug` shows no key material.
@@ -181,7 +179,8 @@ fn pkcs8(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
 /// What needs cryptography is asked of the library that is there.
 #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
 mod library {
-    use super::{reasons, Material};
+    use super::Material;
+    use crate::error::reasons;
     use openssl::pkey::PKey;
     use openssl::x509::X509;
 
@@ -203,7 +202,7 @@ mod library {
 #[cfg(not(all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
 mod library {
     #[cfg(all(feature = "native-tls", not(windows)))]
-    use super::reasons;
+    use crate::error::reasons;
 
     #[cfg(feature = "native-tls")]
     pub fn check_pair(material: &super::Material) -> Result<(), String> {

@@ -9,6 +9,7 @@ use crate::certificate::mistaken::not_archive;
 
 #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
 pub(super) fn parse(archive: &[u8], password: &str) -> Result<Identity, Error> {
+    use crate::error::reasons;
     use openssl::pkcs12::Pkcs12;
     let fail = |what: &str, e: openssl::error::ErrorStack| {
         Error::invalid_input(format!("the PKCS#12 archive {what}: {}", reasons(&e.to_string()))).with_source(e)
