@@ -79,7 +79,7 @@ fn refused(fault: Fault, chain: &[Brief]) -> String {
                  as of an authority that was made anew, or a forgery",
                 leaf.issuer()
             ),
-            None => format!("a signature in its chain is not by the issuer of that name that is known here{UNSEEN}"),
+            None => "a signature in its chain, or the peer's own on the handshake, is not by the key that it should be by".to_string(),
         },
         Fault::Revoked => "it, or one above it, has been revoked by its issuer".to_string(),
         Fault::WrongPurpose => {

@@ -53,13 +53,15 @@ impl OpenSslSession {
         let ssl = self.stream.ssl();
         let reason = stack.and_then(ssl_reason);
         let result = ssl.verify_result();
+        // Taken in any case: it is about this call.
+        let refused = judge::refused(ssl);
         // A callback of a context made elsewhere may have accepted what stands there as the result.
         let is_refused = reason == Some(Report::CERTIFICATE_VERIFY_FAILED);
         let verdict = match Judgement::refusal(ssl) {
             Some(why) => Some(Verdict::Refused(why)),
             None => Some(result).filter(|r| is_refused && *r != X509VerifyResult::OK).map(|result| {
                 let fault = of_openssl(result.error_string());
-                verdict::verdict(fault, &judge::refused(ssl), &self.expected)
+                verdict::verdict(fault, &refused, &self.expected)
             }),
         };
         let report = Report {

@@ -16,7 +16,7 @@ pub(super) struct Notes {
     /// The certificate a server shows.
     pub shown: Option<CertificateDer<'static>>,
     pub ocsp_response: Option<Vec<u8>>,
-    /// What the peer has sent, if it came to a check: should it be refused, nobody else keeps it.
+    /// What the peer has sent, if it came to a check and did not pass: nobody else keeps it.
     pub judged: Option<Vec<Certificate>>,
     pub secret: Option<Secret>,
 }

@@ -212,6 +212,7 @@ impl ServerCertVerifier for Verifier {
         if !ocsp_response.is_empty() {
             note(|notes| notes.ocsp_response = Some(ocsp_response.to_vec()));
         }
+        note(|notes| notes.judged = None);
         Ok(ServerCertVerified::assertion())
     }
 
@@ -254,6 +255,7 @@ impl ClientCertVerifier for Verifier {
             clients.verify_client_cert(end_entity, intermediates, now)?;
         }
         self.check_own_rules(end_entity, intermediates, None)?;
+        note(|notes| notes.judged = None);
         Ok(ClientCertVerified::assertion())
     }
 
