@@ -1,9 +1,19 @@
+mod brief;
+pub(crate) mod mistaken;
+pub(crate) mod name;
+
 use std::fmt;
 use std::fs;
 use std::io;
 use std::path::Path;
 
 use crate::error::Error;
+
+#[cfg(feature = "rustls")]
+pub(crate) use self::brief::at;
+pub(crate) use self::brief::{now, Brief};
+#[cfg(feature = "x509")]
+pub(crate) use self::name::name_text;
 
 /// An X.509 certificate, as DER.
 #[derive(Clone, PartialEq, Eq)]
@@ -23,7 +33,12 @@ impl Certificate {
     ///
     /// Errors: `InvalidInput` when it is not one.
     pub fn from_der(der: &[u8]) -> io::Result<Certificate> {
-        check(der).map_err(|why| Error::invalid_input(format!("not a certificate in DER: {why}")))?;
+        check(der).map_err(|why| {
+            Error::invalid_input(match mistaken::not_certificate(der) {
+                Some(what) => format!("not a certificate in DER: it is {what}"),
+                None => format!("not a certificate in DER: {why}"),
+            })
+        })?;
         Ok(Certificate { der: der.to_vec() })
     }
 
@@ -96,7 +111,12 @@ pub(crate) fn load(path: &Path) -> Result<Found, Error> {
             found.add(&fs::read(file).map_err(|e| fail(file, e))?);
         }
     } else {
-        found.add(&fs::read(path).map_err(|e| fail(path, e))?);
+        let bytes = fs::read(path).map_err(|e| fail(path, e))?;
+        found.add(&bytes);
+        if found.certificates.is_empty() {
+            // Says more of why.
+            certificates(&bytes, &path.display().to_string())?;
+        }
     }
     if found.certificates.is_empty() {
         return Err(Error::invalid_input(format!("{} has no certificates", path.display())));
@@ -134,11 +154,18 @@ pub(crate) fn blocks(text: &[u8], origin: &str) -> Result<Vec<pem::Pem>, Error> 
     if text.is_empty() {
         return Err(Error::invalid_input(format!("{origin} is empty")));
     }
-    let blocks = pem::parse_many(text)
-        .map_err(|e| Error::invalid_input(format!("{origin} is not valid PEM: {e}")).with_source(e))?;
+    if let Some(block) = mistaken::cut_block(text) {
+        return Err(Error::invalid_input(format!("{origin} breaks off: {block} begins and does not end")));
+    }
+    let blocks = pem::parse_many(text).map_err(|e| {
+        let which = mistaken::bad_block(text).map_or_else(String::new, |block| format!(", {block}:"));
+        Error::invalid_input(format!("{origin}{which} is not valid PEM: {e}")).with_source(e)
+    })?;
     if blocks.is_empty() {
-        let hint = if text[0] == 0x30 { "; it looks like DER or PKCS#12" } else { "" };
-        return Err(Error::invalid_input(format!("{origin} has no PEM block{hint}")));
+        return Err(Error::invalid_input(match mistaken::not_pem(text) {
+            Some(what) => format!("{origin} has no PEM block: it is {what}"),
+            None => format!("{origin} has no PEM block"),
+        }));
     }
     Ok(blocks)
 }

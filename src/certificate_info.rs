@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::{Duration, SystemTime};
 
 use sha2::{Digest, Sha256};
-use x509_parser::asn1_rs::{Any, FromDer, Oid, Tag, ToDer};
+use x509_parser::asn1_rs::{Any, FromDer, Oid};
 use x509_parser::certificate::{X509Certificate, X509CertificateParser};
 use x509_parser::error::X509Error;
 use x509_parser::extensions::{BasicConstraints, GeneralName, SubjectAlternativeName};
@@ -13,9 +13,9 @@ use x509_parser::objects::{oid2sn, oid_registry};
 use x509_parser::oid_registry as known;
 use x509_parser::public_key::RSAPublicKey;
 use x509_parser::time::ASN1Time;
-use x509_parser::x509::{RelativeDistinguishedName, SubjectPublicKeyInfo, X509Name};
+use x509_parser::x509::{SubjectPublicKeyInfo, X509Name};
 
-use crate::certificate::Certificate;
+use crate::certificate::{name, name_text, Certificate};
 use crate::der;
 use crate::error::Error;
 
@@ -192,9 +192,9 @@ fn read(der: &[u8]) -> Result<CertificateInfo, Error> {
         extension::<BasicConstraints>(&certificate, &known::OID_X509_EXT_BASIC_CONSTRAINTS, "basic constraints")?;
     let algorithm = &certificate.signature_algorithm.algorithm;
     Ok(CertificateInfo {
-        subject: name_text(certificate.subject()),
+        subject: name_text(certificate.subject().as_raw()),
         common_name: common_name(certificate.subject()),
-        issuer: name_text(certificate.issuer()),
+        issuer: name_text(certificate.issuer().as_raw()),
         issuer_common_name: common_name(certificate.issuer()),
         serial: certificate.raw_serial().to_vec(),
         not_before: time(certificate.validity().not_before)?,
@@ -244,7 +244,7 @@ fn alt_name(name: &GeneralName) -> Result<SubjectAltName, Error> {
             let v6 = <[u8; 16]>::try_from(*bytes).map(|b| IpAddr::V6(Ipv6Addr::from(b)));
             SubjectAltName::Ip(v4.or(v6).map_err(|_| bad("subject alternative names"))?)
         }
-        GeneralName::DirectoryName(name) => SubjectAltName::Directory(name_text(name)),
+        GeneralName::DirectoryName(name) => SubjectAltName::Directory(name_text(name.as_raw())),
         GeneralName::OtherName(..) => SubjectAltName::Other(0),
         GeneralName::X400Address(_) => SubjectAltName::Other(3),
         GeneralName::EDIPartyName(_) => SubjectAltName::Other(5),
@@ -305,94 +305,8 @@ fn point_bits(point: &[u8]) -> Option<usize> {
 }
 
 fn common_name(name: &X509Name) -> Option<String> {
+    let text = |value: &Any| name::text(u8::try_from(value.tag().0).ok()?, value.data);
     name.iter_common_name().last().and_then(|cn| text(cn.attr_value()))
-}
-
-/// The string form of RFC 4514, which can be read in one way only. (The parser's own `Display` does not escape: with it a
-/// common name `a, O=b` looks like two attributes.)
-fn name_text(name: &X509Name) -> String {
-    let rdn = |rdn: &RelativeDistinguishedName| {
-        reversed(rdn.iter().map(|a| attribute_text(a.attr_type(), a.attr_value())), "+")
-    };
-    reversed(name.iter_rdn().map(rdn), ",")
-}
-
-fn reversed(parts: impl Iterator<Item = String>, separator: &str) -> String {
-    let mut parts: Vec<String> = parts.collect();
-    parts.reverse();
-    parts.join(separator)
-}
-
-fn attribute_text(kind: &Oid, value: &Any) -> String {
-    let oid = kind.to_id_string();
-    let name = match oid.as_str() {
-        // RFC 4514, section 3
-        "2.5.4.3" => "CN",
-        "2.5.4.7" => "L",
-        "2.5.4.8" => "ST",
-        "2.5.4.10" => "O",
-        "2.5.4.11" => "OU",
-        "2.5.4.6" => "C",
-        "2.5.4.9" => "STREET",
-        "0.9.2342.19200300.100.1.25" => "DC",
-        "0.9.2342.19200300.100.1.1" => "UID",
-        // Others that people put into certificates, as the registry for LDAP has them (RFC 4519, RFC 2985).
-        "2.5.4.4" => "sn",
-        "2.5.4.5" => "serialNumber",
-        "2.5.4.12" => "title",
-        "2.5.4.42" => "givenName",
-        "1.2.840.113549.1.9.1" => "emailAddress",
-        // What has no name has no known syntax.
-        _ => return format!("{oid}={}", hex_value(value)),
-    };
-    match text(value) {
-        Some(text) => format!("{name}={}", escape(&text)),
-        None => format!("{name}={}", hex_value(value)),
-    }
-}
-
-/// RFC 4514, section 2.4; control characters are escaped as well.
-fn escape(text: &str) -> String {
-    let last = text.chars().count().saturating_sub(1);
-    let mut out = String::with_capacity(text.len());
-    for (at, c) in text.chars().enumerate() {
-        match c {
-            '"' | '+' | ',' | ';' | '<' | '>' | '\\' => out.extend(['\\', c]),
-            ' ' if at == 0 || at == last => out.push_str("\\ "),
-            '#' if at == 0 => out.push_str("\\#"),
-            c if c.is_control() => {
-                let mut utf8 = [0; 4];
-                c.encode_utf8(&mut utf8).bytes().for_each(|b| out.push_str(&format!("\\{b:02X}")));
-            }
-            c => out.push(c),
-        }
-    }
-    out
-}
-
-/// A string of any of the kinds that names may have.
-fn text(value: &Any) -> Option<String> {
-    match value.tag() {
-        Tag::Utf8String | Tag::PrintableString | Tag::Ia5String | Tag::NumericString | Tag::VisibleString => {
-            std::str::from_utf8(value.data).ok().map(str::to_string)
-        }
-        // What T.61 really is nobody uses; Latin-1 is meant.
-        Tag::T61String => Some(value.data.iter().map(|b| char::from(*b)).collect()),
-        Tag::BmpString if value.data.len() % 2 == 0 => {
-            let units = value.data.chunks_exact(2).map(|b| u16::from_be_bytes([b[0], b[1]]));
-            char::decode_utf16(units).collect::<Result<_, _>>().ok()
-        }
-        Tag::UniversalString if value.data.len() % 4 == 0 => {
-            let units = value.data.chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
-            units.map(char::from_u32).collect()
-        }
-        _ => None,
-    }
-}
-
-/// `#` and the DER of the value.
-fn hex_value(value: &Any) -> String {
-    format!("#{}", hex(&value.to_der_vec().unwrap_or_default()))
 }
 
 fn hex(bytes: &[u8]) -> String {

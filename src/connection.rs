@@ -636,6 +636,12 @@ impl Connection {
         self.alerts.push(Alert { number, is_ours, role: self.role, peer: String::new(), not_tls: None });
     }
 
+    /// Those that have not been taken yet.
+    #[cfg(feature = "log")]
+    pub(crate) fn alerts(&self) -> &[Alert] {
+        &self.alerts
+    }
+
     #[inline]
     pub(crate) fn has_alerts(&self) -> bool {
         !self.alerts.is_empty()

@@ -21,6 +21,33 @@ pub(crate) fn element(der: &[u8]) -> Option<(u8, &[u8], &[u8])> {
     Some((tag, body, rest))
 }
 
+/// The elements in a row, as [`element`] gives each, as far as they can be read.
+pub(crate) fn elements(mut der: &[u8]) -> impl Iterator<Item = (u8, &[u8], &[u8])> {
+    std::iter::from_fn(move || {
+        let found = element(der)?;
+        der = found.2;
+        Some(found)
+    })
+}
+
+/// Splits off the first element, with its tag and length, from what follows it.
+pub(crate) fn whole(der: &[u8]) -> Option<(&[u8], &[u8])> {
+    let (_, _, rest) = element(der)?;
+    der.split_at_checked(der.len() - rest.len())
+}
+
+/// The fields of a certificate behind its serial number (RFC 5280, section 4.1): signature, issuer, validity, subject,
+/// subjectPublicKeyInfo and what is optional.
+pub(crate) fn certificate_fields(certificate: &[u8]) -> Option<&[u8]> {
+    const VERSION: u8 = 0xa0;
+    let (SEQUENCE, parts, _) = element(certificate)? else { return None };
+    let (SEQUENCE, mut fields, _) = element(parts)? else { return None };
+    if let (VERSION, _, rest) = element(fields)? {
+        fields = rest;
+    }
+    element(fields).map(|(_, _serial, fields)| fields)
+}
+
 /// An element with this tag, its body the parts in a row.
 pub(crate) fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|p| p.len()).sum();
@@ -64,18 +91,8 @@ pub(crate) fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
 /// The SubjectPublicKeyInfo of a certificate (RFC 5280, section 4.1), as it stands there.
 #[cfg(any(feature = "native-tls", all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
 pub(crate) fn public_key_info(certificate: &[u8]) -> Option<&[u8]> {
-    const VERSION: u8 = 0xa0;
-    let (_, parts, _) = element(certificate)?;
-    let (_, mut fields, _) = element(parts)?;
-    if let (VERSION, _, rest) = element(fields)? {
-        fields = rest;
-    }
-    // serialNumber, signature, issuer, validity, subject
-    for _ in 0..5 {
-        fields = element(fields)?.2;
-    }
-    let (_, _, rest) = element(fields)?;
-    fields.get(..fields.len() - rest.len())
+    // signature, issuer, validity, subject
+    elements(certificate_fields(certificate)?).nth(3).and_then(|(_, _, rest)| whole(rest)).map(|(info, _)| info)
 }
 
 /// What a TLS library that does not compare a key with its certificate leaves to us.

@@ -208,6 +208,35 @@ fn names_peer(error: &(dyn StdError + 'static)) -> bool {
     false
 }
 
+/// OpenSSL's errors, as the `openssl` crate writes them, without code numbers and the names of functions and source files: the
+/// reasons, and what is told beside them. Other texts stay as they are.
+#[cfg(any(feature = "native-tls", feature = "openssl"))]
+#[allow(dead_code, reason = "not wherever the feature is on the library is there")]
+pub(crate) fn reasons(text: &str) -> String {
+    // error:code:library:function:reason:file:line:data, error:…
+    let reason = |entry: &str| {
+        let mut fields = entry.splitn(7, ':').skip(3);
+        let reason = fields.next()?.to_string();
+        Some(match fields.nth(2).map(|data| data.trim_end_matches(", ").trim()).filter(|data| !data.is_empty()) {
+            Some(data) if data.starts_with('(') => format!("{reason} {data}"),
+            Some(data) => format!("{reason} ({data})"),
+            None => reason,
+        })
+    };
+    let is_start = |(at, _): &(usize, &str)| {
+        text.get(at + 6..at + 15).is_some_and(|code| code.ends_with(':') && u32::from_str_radix(&code[..8], 16).is_ok())
+    };
+    let starts: Vec<usize> = text.match_indices("error:").filter(is_start).map(|(at, _)| at).collect();
+    if starts.is_empty() {
+        return text.to_string();
+    }
+    let ends = starts.iter().skip(1).copied().chain([text.len()]);
+    let entries = starts.iter().zip(ends).map(|(start, end)| &text[start + 6..end]);
+    // What encloses the part that cannot be read helps nobody.
+    let told: Vec<_> = entries.filter_map(reason).filter(|reason| !reason.starts_with("nested asn1 error")).collect();
+    told.join("; ")
+}
+
 impl From<Error> for io::Error {
     fn from(error: Error) -> io::Error {
         error.to_io()
@@ -247,6 +276,27 @@ mod tests {
         assert_eq!(again.to_string(), "TLS handshake: example.com:443: reading: the stream has ended");
         let passed_on = Error::of(&again.to_io()).expect("ours").clone().naming("x");
         assert_eq!(passed_on.to_string(), again.to_string());
+    }
+
+    #[cfg(any(feature = "native-tls", feature = "openssl"))]
+    #[test]
+    fn reasons_of_openssl_go_without_its_files() {
+        let one = "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify failed:\
+                   ../ssl/statem/statem_clnt.c:1889:";
+        assert_eq!(reasons(one), "certificate verify failed");
+        assert_eq!(reasons(&format!("{one} (hostname mismatch)")), "certificate verify failed (hostname mismatch)");
+        let data =
+            "error:0308010C:digital envelope routines:inner_evp_generic_fetch:unsupported:../crypto/evp_fetch.c:386:\
+                    Global default library context, Algorithm (RC2-40-CBC : 0), Properties ()";
+        let both = format!("{one}, {data}");
+        let told = "unsupported (Global default library context, Algorithm (RC2-40-CBC : 0), Properties ())";
+        assert_eq!(reasons(&both), format!("certificate verify failed; {told}"));
+        let nested = "error:068000A8:asn1 encoding routines:asn1_check_tlen:wrong tag:../crypto/asn1/tasn_dec.c:1225:, \
+                      error:0688010A:asn1 encoding routines:asn1_item_embed_d2i:nested asn1 error:tasn_dec.c:375:Type=X509";
+        assert_eq!(reasons(nested), "wrong tag");
+        for other in ["unexpected error: EOF", "error: none", "error:", ""] {
+            assert_eq!(reasons(other), other);
+        }
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::certificate::{blocks, certificates, names, Certificate};
+use crate::certificate::{blocks, certificates, names, Brief, Certificate};
 use crate::der;
 use crate::error::Error;
 
@@ -29,7 +29,8 @@ impl Identity {
     /// `chain`: PEM, leaf first. `key`: PEM with a PKCS#8, PKCS#1 or SEC1 block; may be the same text as `chain`.
     ///
     /// Errors: `InvalidInput` when a block is missing, broken, encrypted, or when the key is not the leaf's. The text
-    /// names the block and the reason.
+    /// names the block and the reason: which block the key does belong to where the chain is in the wrong order, what the text is
+    /// instead where it is not PEM, where it breaks off.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> io::Result<Identity> {
         Ok(Identity::from_texts(chain, "the chain", key, "the key")?)
     }
@@ -48,7 +49,7 @@ impl Identity {
     /// A PKCS#12 archive: the key, its certificate, and the rest of the chain.
     ///
     /// Errors: `InvalidInput` for a wrong password, a broken archive, one without key or certificate, or one in an
-    /// old encryption (RC2) that the TLS library no longer reads. `Unsupported` without the feature that reads PKCS#12:
+    /// old encryption (RC2) that the TLS library no longer reads, with the commands that convert it. `Unsupported` without the feature that reads PKCS#12:
     /// `openssl`, and on Windows `native-tls`.
     pub fn from_pkcs12(der: &[u8], password: &str) -> io::Result<Identity> {
         Ok(pkcs12::parse(der, password)?)
@@ -58,8 +59,8 @@ impl Identity {
         &self.inner
     }
 
-    fn from_texts(chain: &[u8], chain_origin: &str, key: &[u8], key_origin: &str) -> Result<Identity, Error> {
-        let chain = certificates(chain, chain_origin).map_err(|e| swapped(e, chain, chain_origin))?;
+    fn from_texts(chain_text: &[u8], chain_origin: &str, key: &[u8], key_origin: &str) -> Result<Identity, Error> {
+        let chain = certificates(chain_text, chain_origin).map_err(|e| swapped(e, chain_text, chain_origin))?;
         let (key, block) = private_key(key, key_origin)?;
         let origin = if chain_origin == key_origin {
             chain_origin.to_string()
@@ -68,9 +69,28 @@ impl Identity {
         };
         let material = Material { chain, key, origin };
         library::check_pair(&material).map_err(|why| {
-            Error::invalid_input(format!("{key_origin}, {block}: {why} (certificate: {chain_origin})"))
+            let whose = Brief::of(material.chain[0].der()).map_or_else(String::new, |leaf| format!(", {}", leaf.subject()));
+            Error::invalid_input(match material.fits_later(chain_text) {
+                Some(number) => format!(
+                    "{key_origin}, {block}: the key belongs to block {number} of {chain_origin} and not to the first certificate \
+                     there{whose}: the chain must begin with the key's own, and go on with that of whoever signed the one before"
+                ),
+                None => format!("{key_origin}, {block}: {why} (certificate: {chain_origin}{whose})"),
+            })
         })?;
         Ok(Identity { inner: Arc::new(material) })
+    }
+}
+
+impl Material {
+    /// Which block of the text that the chain was made from is the key's, if it is not the first certificate.
+    fn fits_later(&self, chain_text: &[u8]) -> Option<usize> {
+        let own = self.chain[1..].iter().find(|certificate| {
+            let alone = Material { chain: vec![(*certificate).clone()], key: self.key.clone(), origin: String::new() };
+            library::check_pair(&alone).is_ok()
+        })?;
+        let blocks = blocks(chain_text, "").ok()?;
+        blocks.iter().position(|block| block.contents() == own.der()).map(|at| at + 1)
     }
 }
 
@@ -160,13 +180,18 @@ fn pkcs8(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
 #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
 mod library {
     use super::Material;
+    use crate::error::reasons;
     use openssl::pkey::PKey;
     use openssl::x509::X509;
 
     pub fn check_pair(material: &Material) -> Result<(), String> {
-        let leaf = X509::from_der(material.chain[0].der()).map_err(|e| format!("the certificate is broken: {e}"))?;
-        let key = PKey::private_key_from_pkcs8(&material.key).map_err(|e| format!("the key cannot be read: {e}"))?;
-        let public = leaf.public_key().map_err(|e| format!("the certificate's public key cannot be read: {e}"))?;
+        let leaf = X509::from_der(material.chain[0].der())
+            .map_err(|e| format!("the certificate is broken: {}", reasons(&e.to_string())))?;
+        let key = PKey::private_key_from_pkcs8(&material.key)
+            .map_err(|e| format!("the key cannot be read: {}", reasons(&e.to_string())))?;
+        let public = leaf
+            .public_key()
+            .map_err(|e| format!("the certificate's public key cannot be read: {}", reasons(&e.to_string())))?;
         match public.public_eq(&key) {
             true => Ok(()),
             false => Err("the key does not belong to the certificate".to_string()),
@@ -176,6 +201,9 @@ mod library {
 
 #[cfg(not(all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
 mod library {
+    #[cfg(all(feature = "native-tls", not(windows)))]
+    use crate::error::reasons;
+
     #[cfg(feature = "native-tls")]
     pub fn check_pair(material: &super::Material) -> Result<(), String> {
         if crate::der::pair::fits(&material.key, material.chain[0].der()) != Some(true) {
@@ -185,10 +213,12 @@ mod library {
         #[cfg(windows)]
         return Ok(());
         #[cfg(not(windows))]
-        let identity =
-            super::native(material).map_err(|e| format!("the key or the certificate cannot be read: {e}"))?;
+        let identity = super::native(material)
+            .map_err(|e| format!("the key or the certificate cannot be read: {}", reasons(&e.to_string())))?;
         #[cfg(not(windows))]
-        native_tls::TlsAcceptor::new(identity).map(drop).map_err(|e| format!("key and certificate do not fit: {e}"))
+        native_tls::TlsAcceptor::new(identity)
+            .map(drop)
+            .map_err(|e| format!("key and certificate do not fit: {}", reasons(&e.to_string())))
     }
 
     #[cfg(all(feature = "rustls", not(feature = "native-tls")))]
@@ -201,14 +231,15 @@ mod library {
         use rustls::sign::CertifiedKey;
 
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.clone()));
-        let key = cryptography::default_provider()
-            .key_provider
-            .load_private_key(key)
-            .map_err(|e| format!("the key cannot be read: {e}"))?;
+        let key = cryptography::default_provider().key_provider.load_private_key(key).map_err(|e| match e {
+            rustls::Error::General(why) => format!("the key cannot be read: {why}"),
+            e => format!("the key cannot be read: {e}"),
+        })?;
         let pair = CertifiedKey::new(vec![CertificateDer::from(material.chain[0].der().to_vec())], key);
         pair.keys_match().map_err(|e| match e {
             rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_string(),
-            e => format!("the certificate is broken: {e}"),
+            rustls::Error::InvalidCertificate(_) => "the certificate is broken: its DER cannot be read".to_string(),
+            e => format!("the certificate cannot be used: {e}"),
         })
     }
 }

@@ -15,6 +15,8 @@ mod defaults;
 #[allow(dead_code)]
 #[path = "peers/harness.rs"]
 mod harness;
+#[cfg(all(unix, feature = "log"))]
+mod log;
 #[cfg(unix)]
 mod matrix;
 mod post_quantum;

@@ -1,4 +1,4 @@
-//! When users are told of alerts: when the outermost call of a file in this thread has ended. By then it holds no lock and no
+//! When users are told of alerts, and what the `log` crate is told: when the outermost call of a file in this thread has ended. By then it holds no lock and no
 //! turn, of that file or of one that wraps it, so that who is told may use any file.
 
 use std::cell::{Cell, RefCell};
@@ -21,11 +21,31 @@ struct Here {
     calls: Cell<usize>,
     /// Something waits.
     any: Cell<bool>,
-    waiting: RefCell<VecDeque<(Arc<AlertWatch>, Alert)>>,
+    waiting: RefCell<VecDeque<News>>,
 }
 
+enum News {
+    Alert(Arc<AlertWatch>, Alert),
+    #[cfg(feature = "log")]
+    Line(::log::Level, String),
+}
+
+impl News {
+    fn tell(self) {
+        match self {
+            News::Alert(watch, alert) => (watch.on_alert)(&alert),
+            #[cfg(feature = "log")]
+            News::Line(level, text) => ::log::log!(target: TARGET, level, "{text}"),
+        }
+    }
+}
+
+/// What all lines go by.
+#[cfg(feature = "log")]
+const TARGET: &str = "sslfile";
+
 impl Here {
-    fn next(&self) -> Option<(Arc<AlertWatch>, Alert)> {
+    fn next(&self) -> Option<News> {
         let next = self.waiting.borrow_mut().pop_front();
         self.any.set(next.is_some());
         next
@@ -83,15 +103,49 @@ pub(crate) fn put(watch: &Arc<AlertWatch>, alerts: Vec<Alert>) {
         here.any.set(true);
         here.waiting.borrow_mut().extend(alerts.into_iter().map(|mut alert| {
             alert.peer.clone_from(&watch.peer);
-            (watch.clone(), alert)
+            News::Alert(watch.clone(), alert)
         }));
     });
 }
 
 /// Tells of all that is waiting. Who is told may cause more, and be told of that in between.
 pub(crate) fn tell() {
-    while let Ok(Some((watch, alert))) = HERE.try_with(Here::next) {
+    while let Ok(Some(news)) = HERE.try_with(Here::next) {
         // We are in the middle of things, in whichever thread.
-        let _ = catch_unwind(AssertUnwindSafe(|| (watch.on_alert)(&alert)));
+        let _ = catch_unwind(AssertUnwindSafe(|| news.tell()));
+    }
+}
+
+/// Whether somebody wants to hear of this.
+#[cfg(feature = "log")]
+#[inline]
+pub(crate) fn is_logged(level: ::log::Level) -> bool {
+    ::log::log_enabled!(target: TARGET, level)
+}
+
+/// A line for the `log` crate, which will get it as users get alerts.
+#[cfg(feature = "log")]
+pub(crate) fn log(level: ::log::Level, line: impl FnOnce() -> String) {
+    if !is_logged(level) {
+        return;
+    }
+    let line = line();
+    let _ = HERE.try_with(|here| {
+        here.any.set(true);
+        here.waiting.borrow_mut().push_back(News::Line(level, line));
+    });
+}
+
+#[cfg(feature = "log")]
+#[inline]
+pub(crate) fn has_more() -> bool {
+    HERE.try_with(|here| here.any.get()).unwrap_or(false)
+}
+
+/// For who holds nothing, and may be in no call.
+#[cfg(feature = "log")]
+pub(crate) fn tell_if_outside() {
+    if has_more() && !is_in_call() {
+        tell();
     }
 }

@@ -78,6 +78,8 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
 
     /// Out of the backend.
     fn part(&self, mut locked: Locked<'_, S, F>, callbacks: Slots<F>) {
+        #[cfg(feature = "log")]
+        locked.log_parting();
         let (place, lingers) = (locked.place.take(), locked.machine.lingers());
         let lingerer = locked.lingerer.take();
         drop(locked);

@@ -9,6 +9,7 @@
 //! | `perform` | one job on the stream |
 //! | `calls` | the calls of users, one after the other |
 //! | `callbacks` | setting, taking and calling callbacks |
+//! | `journal` | what the `log` crate is told |
 //! | `drop` | the last handle; `linger`: what is left of files that nobody has |
 
 pub(crate) mod alert_queue;
@@ -17,6 +18,8 @@ mod callbacks;
 mod calls;
 mod drop;
 pub(crate) mod handle;
+#[cfg(feature = "log")]
+mod journal;
 pub(crate) mod linger;
 mod perform;
 mod thread;
@@ -92,6 +95,8 @@ pub(crate) struct Core<F> {
     /// The poller could not take the descriptor: the stream is tried now and then.
     unwatched: bool,
     alert_watch: Option<Arc<AlertWatch>>,
+    #[cfg(feature = "log")]
+    journal: journal::Told,
     /// Among those that linger.
     lingerer: Option<u64>,
 }
@@ -168,6 +173,8 @@ impl<S: Transport, F> Shared<S, F> {
                 alarm: None,
                 unwatched: false,
                 alert_watch,
+                #[cfg(feature = "log")]
+                journal: Default::default(),
                 lingerer: None,
             }),
             rested: Condvar::new(),
@@ -244,8 +251,16 @@ impl<S: Transport, F> Locked<'_, S, F> {
         if !self.parked.is_empty() {
             self.wake(stir);
         }
+        #[cfg(feature = "log")]
+        self.note_for_log();
         if self.machine.tls.has_alerts() {
             self.pass_on_alerts();
+        }
+        #[cfg(feature = "log")]
+        if alert_queue::has_more() && !alert_queue::is_in_call() {
+            MutexGuard::unlocked(&mut self.core, alert_queue::tell);
+            // Anything may have happened meanwhile.
+            found.state = true;
         }
         found
     }

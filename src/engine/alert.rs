@@ -1,5 +1,6 @@
 //! What a library's errors mean, in OpenSSL's terms: alerts and verdicts. `native-tls` needs it where it is OpenSSL.
 
+use super::verdict::Fault;
 use crate::alert::alert_name;
 use crate::error::{Error, ErrorKind};
 
@@ -104,4 +105,29 @@ fn alert_for(reason: u32, is_tls13: Option<bool>) -> Option<u8> {
         235 => 120,
         _ => return None,
     })
+}
+
+/// What OpenSSL has against a certificate, from its words for it (X509_verify_cert_error_string), which `native-tls` has nothing
+/// beyond. They differ a little from version to version.
+#[allow(dead_code, reason = "not every library has them")]
+pub(super) fn of_openssl(words: &str) -> Fault {
+    let lower = words.to_ascii_lowercase();
+    let says = |parts: &[&str]| parts.iter().any(|part| lower.contains(part));
+    match () {
+        () if says(&["hostname mismatch", "ip address mismatch"]) => Fault::WrongName(Vec::new()),
+        () if lower == "certificate has expired" => Fault::Expired(None),
+        () if lower == "certificate is not yet valid" => Fault::NotYetValid(None),
+        () if says(&["self-signed", "self signed", "verify the first certificate"]) => Fault::UnknownIssuer,
+        () if ["unable to get issuer certificate", "unable to get local issuer certificate"]
+            .contains(&lower.as_str()) =>
+        {
+            Fault::UnknownIssuer
+        }
+        () if lower == "certificate signature failure" => Fault::BadSignature,
+        () if lower == "certificate revoked" => Fault::Revoked,
+        () if says(&["certificate purpose"]) => Fault::WrongPurpose,
+        () if says(&["invalid ca certificate", "invalid non-ca certificate"]) => Fault::IssuerIsNone,
+        () if says(&["permitted subtree", "excluded subtree", "path length constraint"]) => Fault::NotPermitted,
+        () => Fault::Other(words.to_string()),
+    }
 }

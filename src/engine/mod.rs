@@ -9,11 +9,14 @@ mod key_log;
 mod native;
 #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
 mod openssl;
+#[cfg(feature = "native-tls")]
+mod overheard;
 mod plain_text;
 #[cfg(feature = "rustls")]
 mod rustls;
 #[cfg(any(feature = "openssl", feature = "rustls"))]
 mod sessions;
+mod verdict;
 mod wire;
 
 use crate::certificate::Certificate;

@@ -8,9 +8,10 @@ use native_tls::{HandshakeError, MidHandshakeTlsStream, Protocol, TlsAcceptor, T
 use parking_lot::Mutex;
 
 use super::alert::{Report, Verdict};
+use super::overheard::Overheard;
 use super::{Engine, Foreign, Library, Session, Stop, Wire};
 use crate::certificate::Certificate;
-use crate::error::Error;
+use crate::error::{reasons, Error};
 use crate::identity::native as native_identity;
 use crate::role::Role;
 use crate::settings::{ClientAuth, Settings};
@@ -201,7 +202,7 @@ fn alpn(settings: &Settings) -> Vec<&str> {
 }
 
 fn setup_error(what: &str, e: impl std::error::Error + Send + Sync + 'static) -> Error {
-    Error::invalid_input(format!("{what}: {e}")).with_source(e)
+    Error::invalid_input(format!("{what}: {}", reasons(&e.to_string()))).with_source(e)
 }
 
 /// The wire while the library has it. Shared, because a handshake that fails drops its stream, and with it would go the
@@ -241,6 +242,10 @@ enum Stage {
 struct NativeSession {
     stage: Stage,
     lent: Lent,
+    /// Whom a client expects.
+    expected: String,
+    /// What a client's server shows, until the handshake is done: `native-tls` does not tell what it has refused.
+    overheard: Overheard,
     /// The last read was filled: its record may have more.
     may_have_more: bool,
     /// Our close_notify has been said.
@@ -249,7 +254,13 @@ struct NativeSession {
 
 impl NativeSession {
     fn open(start: Start) -> Box<dyn Session> {
+        let expected = match &start {
+            Start::Client(_, name) => name.clone(),
+            Start::Server(_) => String::new(),
+        };
         Box::new(NativeSession {
+            expected,
+            overheard: Overheard::default(),
             stage: Stage::Start(start),
             lent: Lent::default(),
             may_have_more: false,
@@ -274,7 +285,22 @@ impl NativeSession {
             Stage::Done(stream) => f(stream),
             _ => Err(io::ErrorKind::NotConnected.into()),
         });
-        result.map_err(|e| stop(e, wire))
+        result.map_err(|e| self.stop(e, wire))
+    }
+
+    fn stop(&self, e: io::Error, wire: &Wire) -> Stop {
+        match e.kind() {
+            io::ErrorKind::WouldBlock => Stop::NeedsInput,
+            _ => Stop::Failed(self.failure(e.to_string(), e, wire)),
+        }
+    }
+
+    fn failure(&self, text: String, e: impl std::error::Error + Send + Sync + 'static, wire: &Wire) -> Error {
+        let verdict = verdict(&text, &self.overheard.certificates(), &self.expected);
+        let reason = reason(&text);
+        let (alert_sent, is_mute) = (wire.alert_sent, wire.is_mute());
+        let report = Report { reason, alert_sent, verdict, is_mute, text: reasons(&text), ..Report::default() };
+        report.judge().with_source(e)
     }
 
     fn done(&self) -> Option<&TlsStream<Lent>> {
@@ -287,6 +313,9 @@ impl NativeSession {
 
 impl Session for NativeSession {
     fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop> {
+        if !self.expected.is_empty() && self.done().is_none() {
+            self.overheard.hear(wire.admitted());
+        }
         let result = self.call(wire, |stage, lent| {
             let result = match std::mem::replace(stage, Stage::Failed) {
                 Stage::Start(Start::Client(connector, name)) => connector.connect(&name, lent.clone()),
@@ -308,9 +337,12 @@ impl Session for NativeSession {
             }
         });
         match result {
-            Ok(true) => Ok(()),
+            Ok(true) => {
+                self.overheard = Overheard::default();
+                Ok(())
+            }
             Ok(false) => Err(Stop::NeedsInput),
-            Err(Some(e)) => Err(Stop::Failed(failure(e.to_string(), e, wire))),
+            Err(Some(e)) => Err(Stop::Failed(self.failure(e.to_string(), e, wire))),
             Err(None) => Err(Stop::Failed(Error::new(crate::ErrorKind::Protocol, "the handshake has failed"))),
         }
     }
@@ -341,7 +373,7 @@ impl Session for NativeSession {
             return Err(Stop::NeedsInput);
         }
         self.closed = true;
-        result.map_err(|e| stop(e, wire))
+        result.map_err(|e| self.stop(e, wire))
     }
 
     fn pending(&self) -> usize {
@@ -369,47 +401,32 @@ impl Session for NativeSession {
 
 /// What Windows says of a certificate, by the number that ends the text (winerror.h).
 #[cfg(windows)]
-fn verdict(text: &str) -> Option<Verdict> {
+fn verdict(text: &str, chain: &[Certificate], expected: &str) -> Option<Verdict> {
     let (_, number) = text.rsplit_once("(os error ")?;
     let code: i32 = number.trim_end_matches(')').parse().ok()?;
+    use super::verdict::Fault;
     match code as u32 {
         // CERT_E_CN_NO_MATCH, SEC_E_WRONG_PRINCIPAL
-        0x800b_010f | 0x8009_0322 => Some(Verdict::WrongName(text.to_string())),
-        // CERT_E_*; SEC_E_UNTRUSTED_ROOT, SEC_E_CERT_UNKNOWN, SEC_E_CERT_EXPIRED; CRYPT_E_REVOKED and what keeps from asking
+        0x800b_010f | 0x8009_0322 => Some(Fault::WrongName(Vec::new())),
+        // CERT_E_EXPIRED, SEC_E_CERT_EXPIRED, which stand for what is not valid yet as well
+        0x800b_0101 | 0x8009_0328 if !chain.is_empty() => Some(Fault::Expired(None)),
+        // CERT_E_*; SEC_E_UNTRUSTED_ROOT, SEC_E_CERT_UNKNOWN; CRYPT_E_REVOKED and what keeps from asking
         0x800b_0101..=0x800b_0114 | 0x8009_0325 | 0x8009_0327 | 0x8009_0328 | 0x8009_2010..=0x8009_2013 => {
-            Some(Verdict::Refused(text.to_string()))
+            Some(Fault::Other(text.to_string()))
         }
         _ => None,
     }
+    .map(|fault| super::verdict::verdict(fault, chain, expected))
 }
 
 /// `native-tls` tells what happened in words only. Where it is OpenSSL these have a fixed form.
 #[cfg(not(windows))]
-fn verdict(text: &str) -> Option<Verdict> {
+fn verdict(text: &str, chain: &[Certificate], expected: &str) -> Option<Verdict> {
     if !text.contains("certificate verify failed") {
         return None;
     }
-    let why = text.rsplit_once(" (")?.1.trim_end_matches(')').to_string();
-    let lower = why.to_ascii_lowercase();
-    match lower.contains("hostname mismatch") || lower.contains("ip address mismatch") {
-        true => Some(Verdict::WrongName(why)),
-        false => Some(Verdict::Refused(why)),
-    }
-}
-
-fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire: &Wire) -> Error {
-    let verdict = verdict(&text);
-    let reason = reason(&text);
-    let (alert_sent, is_mute) = (wire.alert_sent, wire.is_mute());
-    let report = Report { reason, alert_sent, verdict, is_mute, text, ..Report::default() };
-    report.judge().with_source(e)
-}
-
-fn stop(e: io::Error, wire: &Wire) -> Stop {
-    match e.kind() {
-        io::ErrorKind::WouldBlock => Stop::NeedsInput,
-        _ => Stop::Failed(failure(e.to_string(), e, wire)),
-    }
+    let why = text.rsplit_once(" (")?.1.trim_end_matches(')');
+    Some(super::verdict::verdict(super::alert::of_openssl(why), chain, expected))
 }
 
 /// SSL_R_SHUTDOWN_WHILE_IN_INIT.

@@ -190,6 +190,12 @@ impl Ends {
         self.incoming.take_vec()
     }
 
+    /// What the next call of a library that reads will give it.
+    #[cfg(feature = "native-tls")]
+    pub fn admitted(&self) -> &[u8] {
+        &self.incoming.as_slice()[self.held..][..self.admitted]
+    }
+
     /// For a library that works on the input in place: what it may see, which is what it has held and what is admitted.
     #[cfg(feature = "rustls")]
     pub fn view(&mut self) -> &mut [u8] {

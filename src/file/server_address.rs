@@ -6,10 +6,46 @@ use crate::error::Error;
 /// Where to connect, and the name to check the certificate against: `"host:port"`, `(host, port)`, `String`,
 /// `SocketAddr`. Its own methods are the crate's affair.
 ///
-/// All that std's `ToSocketAddrs` is implemented for, as far as it names one host: a slice of addresses does not.
+/// All that std's `ToSocketAddrs` is implemented for, as far as it names one host: a slice of addresses does not. Where there are
+/// only addresses, say whose they are:
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// # let addrs: &[std::net::SocketAddr] = &[];
+/// use sslfile::{Context, SslFile};
+/// use std::net::TcpStream;
+///
+/// let file = SslFile::client(TcpStream::connect(addrs)?, &Context::client()?, "example.com")?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// A function that is generic has `A: ToServer` in place of `A: ToSocketAddrs`: what else implements that might name many hosts,
+/// or none. The compiler says so too.
+///
+/// ```compile_fail,E0277
+/// fn connect<A: std::net::ToSocketAddrs>(addr: A) -> std::io::Result<sslfile::SslFile> {
+///     sslfile::SslFile::connect(addr)
+/// }
+/// ```
+///
+/// ```
+/// fn connect<A: sslfile::ToServer>(addr: A) -> std::io::Result<sslfile::SslFile> {
+///     sslfile::SslFile::connect(addr)
+/// }
+/// # assert!(connect("localhost").is_err());
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` does not name one server, as whose the certificate could be checked",
+    label = "not the address of one server",
+    note = "these do: \"host:port\", (\"host\", port), (IpAddr, port), a String, a SocketAddr",
+    note = "a slice of addresses has no name: `SslFile::client(TcpStream::connect(addrs)?, &Context::client()?, \"example.com\")`",
+    note = "in a generic function write `A: ToServer` in place of `A: ToSocketAddrs`"
+)]
 pub trait ToServer: ServerAddress {}
 
 /// The methods of [`ToServer`], which users neither call nor implement.
+#[diagnostic::on_unimplemented(message = "`{Self}` does not name one server: see `ToServer`")]
 pub trait ServerAddress {
     /// The host, and its addresses, at least one. Blocks for the look-up of a name.
     fn to_server(&self) -> io::Result<(String, Vec<SocketAddr>)>;

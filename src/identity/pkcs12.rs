@@ -1,15 +1,40 @@
 //! Archives of a key and its certificates.
 
 use super::*;
+#[cfg(any(
+    all(feature = "openssl", not(any(windows, target_vendor = "apple"))),
+    all(feature = "native-tls", windows)
+))]
+use crate::certificate::mistaken::not_archive;
 
 #[cfg(all(feature = "openssl", not(any(windows, target_vendor = "apple"))))]
 pub(super) fn parse(archive: &[u8], password: &str) -> Result<Identity, Error> {
+    use crate::error::reasons;
     use openssl::pkcs12::Pkcs12;
     let fail = |what: &str, e: openssl::error::ErrorStack| {
-        Error::invalid_input(format!("the PKCS#12 archive {what}: {e}")).with_source(e)
+        Error::invalid_input(format!("the PKCS#12 archive {what}: {}", reasons(&e.to_string()))).with_source(e)
     };
-    let archive = Pkcs12::from_der(archive).map_err(|e| fail("is broken", e))?;
-    let parsed = archive.parse2(password).map_err(|e| fail("cannot be opened with this password", e))?;
+    let opened = Pkcs12::from_der(archive).map_err(|e| match not_archive(archive) {
+        Some(what) => Error::invalid_input(format!("not a PKCS#12 archive: it is {what}")).with_source(e),
+        None => fail("is broken", e),
+    })?;
+    let parsed = opened.parse2(password).map_err(|e| {
+        let told = e.to_string();
+        if told.contains("mac verify failure") {
+            return Error::invalid_input("the password is not that of the PKCS#12 archive").with_source(e);
+        }
+        // "…:unsupported:…:Global default library context, Algorithm (RC2-40-CBC : 0), Properties ()"
+        let cipher = told.split_once("Algorithm (").and_then(|(_, rest)| rest.split_once(" :"));
+        match cipher.filter(|_| told.contains(":unsupported:")) {
+            Some((cipher, _)) => Error::invalid_input(format!(
+                "the PKCS#12 archive is encrypted in an old way ({cipher}), which the TLS library no longer reads. Convert it: \
+                 `openssl pkcs12 -legacy -in OLD.p12 -nodes -out all.pem`, then \
+                 `openssl pkcs12 -export -in all.pem -out NEW.p12`"
+            ))
+            .with_source(e),
+            None => fail("cannot be opened with this password", e),
+        }
+    })?;
     let key = parsed.pkey.ok_or_else(|| missing("private key"))?;
     let leaf = parsed.cert.ok_or_else(|| missing("certificate for its key"))?;
     let mut chain = Vec::new();
@@ -22,10 +47,13 @@ pub(super) fn parse(archive: &[u8], password: &str) -> Result<Identity, Error> {
 }
 
 #[cfg(all(feature = "native-tls", windows))]
-pub(super) fn parse(archive: &[u8], password: &str) -> Result<Identity, Error> {
+pub(super) fn parse(bytes: &[u8], password: &str) -> Result<Identity, Error> {
     use p12_keystore::Pkcs12Archive;
-    let archive = Pkcs12Archive::from_pkcs12(archive, password).map_err(|e| {
-        let text = format!("the PKCS#12 archive is broken, or cannot be opened with this password: {e}");
+    let archive = Pkcs12Archive::from_pkcs12(bytes, password).map_err(|e| {
+        let text = match not_archive(bytes) {
+            Some(what) => format!("not a PKCS#12 archive: it is {what}"),
+            None => format!("the PKCS#12 archive is broken, or cannot be opened with this password: {e}"),
+        };
         Error::invalid_input(text).with_source(e)
     })?;
     let key = archive.keys.first().ok_or_else(|| missing("private key"))?.key.as_der().to_vec();

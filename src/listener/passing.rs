@@ -11,7 +11,7 @@ pub(super) fn accept(
     check_open: impl Fn() -> io::Result<()>,
     is_nonblocking: impl Fn() -> io::Result<bool>,
     wait: impl Fn(),
-    rest: impl Fn(),
+    rest: impl Fn(&io::Error),
 ) -> io::Result<(TcpStream, SocketAddr)> {
     loop {
         check_open()?;
@@ -26,7 +26,7 @@ pub(super) fn accept(
         }
         match passes(&e) {
             Passes::AtOnce => {}
-            Passes::Later if !is_nonblocking()? => rest(),
+            Passes::Later if !is_nonblocking()? => rest(&e),
             _ => return Err(e),
         }
     }

@@ -59,18 +59,27 @@ impl Shared {
 
     /// As std's, past errors that pass.
     pub fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
-        passing::accept(
+        let accepted = passing::accept(
             &self.listener,
             || self.check_open(),
             || self.is_nonblocking(),
             || self.sleep(),
-            || {
+            |_e| {
+                #[cfg(feature = "log")]
+                self.log_error(None, _e);
                 let mut settings = self.settings.lock();
                 if settings.phase == Phase::Listening {
                     self.closed.wait_for(&mut settings, REST);
                 }
             },
-        )
+        );
+        #[cfg(feature = "log")]
+        if let Err(e) = accepted.as_ref() {
+            if e.kind() != io::ErrorKind::WouldBlock {
+                self.log_error(None, e);
+            }
+        }
+        accepted
     }
 
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
@@ -177,6 +186,8 @@ impl Shared {
         self.leave_if_done();
         // For what is to be told.
         self.make_ready();
+        #[cfg(feature = "log")]
+        crate::drive::alert_queue::tell_if_outside();
     }
 
     /// Has the backend look at what has changed.
@@ -326,6 +337,8 @@ impl Shared {
         }
         self.begin_waiting();
         self.tell_backend();
+        #[cfg(feature = "log")]
+        crate::drive::alert_queue::tell_if_outside();
         let _leaving = Leaving(self);
         ListenerCallbacks::tell(&self.callbacks)
     }
@@ -385,7 +398,25 @@ impl Shared {
 
     /// For the error callback, which is called in a turn.
     fn report(&self, addr: SocketAddr, e: io::Error) {
+        #[cfg(feature = "log")]
+        self.log_error(Some(addr), &e);
         self.callbacks.lock().failed.push_back((addr, e));
+    }
+
+    /// `client`: whom it concerns, or the listener itself.
+    #[cfg(feature = "log")]
+    fn log_error(&self, client: Option<SocketAddr>, e: &io::Error) {
+        use crate::drive::alert_queue::{log, tell_if_outside};
+        let own = self.listener.local_addr().ok();
+        let listener = || own.map_or_else(|| "listener".to_string(), |addr| format!("listener on {addr}"));
+        log(::log::Level::Debug, || match client.filter(|client| Some(*client) != own) {
+            Some(client) => format!("{}, client {client}: {e}", listener()),
+            None => format!("{}: {e}", listener()),
+        });
+        // Otherwise when the turn ends, or the call.
+        if client.is_none() {
+            tell_if_outside();
+        }
     }
 
     fn report_own(&self, e: io::Error) {

@@ -3,6 +3,8 @@
 
 mod default_context;
 mod handles;
+#[cfg(unix)]
+mod to_server;
 
 use crate::common;
 

@@ -11,7 +11,7 @@ pub struct Authority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-fn ca_params(name: &str) -> CertificateParams {
+pub fn ca_params(name: &str) -> CertificateParams {
     let mut params = CertificateParams::new(Vec::<String>::new()).expect("ca");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.distinguished_name.push(DnType::CommonName, name);
@@ -53,8 +53,11 @@ impl Authority {
 
     /// A CA under this one.
     pub fn intermediate(&self, name: &str) -> Authority {
+        self.sign_authority(ca_params(name))
+    }
+
+    pub fn sign_authority(&self, params: CertificateParams) -> Authority {
         let key = KeyPair::generate().expect("key");
-        let params = ca_params(name);
         let pem = params.signed_by(&key, &self.issuer).expect("ca").pem();
         Authority { pem, issuer: Issuer::new(params, key) }
     }

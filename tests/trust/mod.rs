@@ -1,5 +1,6 @@
 //! Who is trusted, with what keys, and what the two ends agree on.
 
+mod causes;
 mod identities;
 mod settings;
 mod verdicts;

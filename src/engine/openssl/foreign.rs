@@ -64,7 +64,7 @@ impl Library for Made {
             }
             Ok(ssl)
         });
-        OpenSslSession::open(bounded.map_err(|e| setup_error("OpenSSL", e))?, role, true)
+        OpenSslSession::open(bounded.map_err(|e| setup_error("OpenSSL", e))?, role, server_name, true)
     }
 }
 

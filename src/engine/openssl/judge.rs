@@ -1,5 +1,6 @@
 //! What is asked about a peer's certificate beyond OpenSSL's own check: pins, and the user's closure.
 
+use std::cell::RefCell;
 use std::sync::{Mutex, OnceLock, PoisonError};
 
 use openssl::error::ErrorStack;
@@ -12,6 +13,34 @@ use openssl::x509::{X509StoreContext, X509StoreContextRef, X509VerifyResult, X50
 use crate::certificate::Certificate;
 use crate::der;
 use crate::settings::{PeerCertificates, Settings, Verify};
+
+thread_local! {
+    /// What the peer had sent that was refused in the call at hand. OpenSSL itself keeps it for clients only, and not always.
+    static REFUSED: RefCell<Vec<Certificate>> = const { RefCell::new(Vec::new()) };
+}
+
+/// As a callback of OpenSSL: leaves its verdict as it is.
+pub(super) fn listen(ok: bool, store: &mut X509StoreContextRef) -> bool {
+    if !ok {
+        let ssl = X509StoreContext::ssl_idx().ok().and_then(|index| store.ex_data(index));
+        let sent = ssl.and_then(SslRef::peer_cert_chain).filter(|sent| !sent.is_empty());
+        let chain = sent.or_else(|| store.chain());
+        let chain = chain.into_iter().flatten().filter_map(super::certificate).collect();
+        // A thread that is ending notes nothing more.
+        let _ = REFUSED.try_with(|refused| refused.replace(chain));
+    }
+    ok
+}
+
+/// The certificates that were refused in the call that has just failed, the peer's own first.
+pub(super) fn refused(ssl: &SslRef) -> Vec<Certificate> {
+    let noted = REFUSED.try_with(RefCell::take).unwrap_or_default();
+    match noted.is_empty() {
+        // A context that was made elsewhere.
+        true => ssl.peer_cert_chain().into_iter().flatten().filter_map(super::certificate).collect(),
+        false => noted,
+    }
+}
 
 /// One for each context where something is to be asked.
 pub(super) struct Judge {
@@ -67,7 +96,7 @@ impl Judge {
     fn hear(&self, ok: bool, store: &mut X509StoreContextRef) -> bool {
         let is_last = ok && store.error_depth() == 0;
         if !is_last && !self.accepts_all {
-            return ok;
+            return listen(ok, store);
         }
         let accepted = self.judge_once(store).unwrap_or(false);
         store.set_error(match accepted {

@@ -20,13 +20,13 @@ use openssl::x509::verify::{X509CheckFlags, X509VerifyFlags};
 use openssl::x509::{X509Ref, X509};
 
 use self::identities::{Identities, Parsed};
-use self::judge::{Judge, Judgement};
+use self::judge::{listen, Judge, Judgement};
 use self::session::OpenSslSession;
 use super::key_log::KeyLogger;
 use super::sessions::Sessions;
 use super::{Engine, Library, Session};
 use crate::certificate::Certificate;
-use crate::error::Error;
+use crate::error::{reasons, Error};
 use crate::role::Role;
 use crate::settings::{ClientAuth, Settings};
 use crate::version::{Bounds, Version};
@@ -79,7 +79,7 @@ impl OpenSsl {
             match Judge::new(settings) {
                 Some(judge) => judge.sit(&mut context, SslVerifyMode::PEER),
                 None if settings.accept_invalid_certs => context.set_verify(SslVerifyMode::NONE),
-                None => context.set_verify(SslVerifyMode::PEER),
+                None => context.set_verify_callback(SslVerifyMode::PEER, listen),
             }
             if !settings.alpn.is_empty() {
                 context.set_alpn_protos(&alpn_list(&settings.alpn))?;
@@ -146,7 +146,7 @@ impl OpenSsl {
                 match Judge::new(settings) {
                     Some(judge) => judge.sit(&mut context, mode),
                     None if settings.accept_invalid_certs => context.set_verify_callback(mode, |_, _| true),
-                    None => context.set_verify(mode),
+                    None => context.set_verify_callback(mode, listen),
                 }
                 if settings.system_roots == Some(true) {
                     context.set_default_verify_paths()?;
@@ -258,7 +258,7 @@ impl Library for OpenSsl {
             Ok(ssl)
         })();
         let ssl = made.map_err(|e| setup_error("OpenSSL", e))?;
-        OpenSslSession::open(ssl, role, !self.settings.accept_invalid_certs)
+        OpenSslSession::open(ssl, role, server_name, !self.settings.accept_invalid_certs)
     }
 }
 
@@ -406,23 +406,7 @@ fn signature_algorithm_name(name: &str) -> String {
 }
 
 fn setup_error(what: &str, e: ErrorStack) -> Error {
-    Error::invalid_input(format!("{what}: {}", words(&e))).with_source(e)
-}
-
-/// The library's reasons, without its file names and code numbers.
-fn words(stack: &ErrorStack) -> String {
-    let reasons: Vec<String> = stack
-        .errors()
-        .iter()
-        .filter_map(|e| {
-            let reason = e.reason()?;
-            Some(e.data().map_or(reason.to_string(), |data| format!("{reason} ({data})")))
-        })
-        .collect();
-    match reasons.is_empty() {
-        true => "OpenSSL gave no reason".to_string(),
-        false => reasons.join("; "),
-    }
+    Error::invalid_input(format!("{what}: {}", reasons(&e.to_string()))).with_source(e)
 }
 
 fn certificate(certificate: &X509Ref) -> Option<Certificate> {

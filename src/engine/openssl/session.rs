@@ -4,11 +4,12 @@ use openssl::nid::Nid;
 use openssl::ssl::{self, NameType, Ssl, SslRef, SslStream, SslVerifyMode, SslVersion};
 use openssl::x509::X509VerifyResult;
 
-use super::{certificate, group, setup_error, words, Judgement};
+use super::{certificate, group, judge, setup_error, Judgement};
 use crate::certificate::Certificate;
-use crate::engine::alert::{Report, Verdict};
+use crate::engine::alert::{of_openssl, Report, Verdict};
+use crate::engine::verdict;
 use crate::engine::{Session, Stop, Wire};
-use crate::error::Error;
+use crate::error::{reasons, Error};
 use crate::role::Role;
 use crate::version::Version;
 
@@ -16,18 +17,20 @@ pub(super) struct OpenSslSession {
     stream: SslStream<Wire>,
     /// The last read was filled: its record may have more.
     may_have_more: bool,
+    /// Whom a client expects.
+    expected: String,
     /// Unless any certificate will do.
     heeds_verdict: bool,
 }
 
 impl OpenSslSession {
-    pub fn open(mut ssl: Ssl, role: Role, heeds_verdict: bool) -> Result<Box<dyn Session>, Error> {
+    pub fn open(mut ssl: Ssl, role: Role, expected: &str, heeds_verdict: bool) -> Result<Box<dyn Session>, Error> {
         match role {
             Role::Client => ssl.set_connect_state(),
             Role::Server => ssl.set_accept_state(),
         }
         let stream = SslStream::new(ssl, Wire::default()).map_err(|e| setup_error("OpenSSL", e))?;
-        Ok(Box::new(OpenSslSession { stream, may_have_more: false, heeds_verdict }))
+        Ok(Box::new(OpenSslSession { stream, may_have_more: false, expected: expected.to_string(), heeds_verdict }))
     }
 
     /// Lends the wire to the library for one call.
@@ -50,11 +53,16 @@ impl OpenSslSession {
         let ssl = self.stream.ssl();
         let reason = stack.and_then(ssl_reason);
         let result = ssl.verify_result();
+        // Taken in any case: it is about this call.
+        let refused = judge::refused(ssl);
         // A callback of a context made elsewhere may have accepted what stands there as the result.
         let is_refused = reason == Some(Report::CERTIFICATE_VERIFY_FAILED);
         let verdict = match Judgement::refusal(ssl) {
             Some(why) => Some(Verdict::Refused(why)),
-            None => Some(result).filter(|r| is_refused && *r != X509VerifyResult::OK).map(verdict),
+            None => Some(result).filter(|r| is_refused && *r != X509VerifyResult::OK).map(|result| {
+                let fault = of_openssl(result.error_string());
+                verdict::verdict(fault, &refused, &self.expected)
+            }),
         };
         let report = Report {
             reason,
@@ -63,7 +71,7 @@ impl OpenSslSession {
             verdict_alert: verdict.is_some().then(|| verdict_alert(result)),
             verdict,
             is_mute: wire.is_mute(),
-            text: stack.map_or_else(|| e.to_string(), words),
+            text: reasons(&stack.map_or_else(|| e.to_string(), ErrorStack::to_string)),
         };
         report.judge().with_source(e)
     }
@@ -78,14 +86,6 @@ impl OpenSslSession {
 fn ssl_reason(stack: &ErrorStack) -> Option<u32> {
     const SSL_LIBRARY: i32 = 20;
     stack.errors().iter().find(|e| e.library_code() == SSL_LIBRARY).map(|e| e.reason_code() as u32)
-}
-
-fn verdict(result: X509VerifyResult) -> Verdict {
-    // X509_V_ERR_HOSTNAME_MISMATCH, X509_V_ERR_IP_ADDRESS_MISMATCH
-    match result.as_raw() {
-        62 | 64 => Verdict::WrongName(result.error_string().to_string()),
-        _ => Verdict::Refused(result.error_string().to_string()),
-    }
 }
 
 /// The alert that OpenSSL sends for a verdict (ssl_x509err2alert), for when it went out encrypted and could not be seen.

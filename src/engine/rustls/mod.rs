@@ -5,6 +5,7 @@ mod names;
 mod notes;
 mod session;
 mod verifier;
+mod words;
 
 use std::collections::HashMap;
 use std::fmt;
@@ -241,12 +242,12 @@ fn open_client(
     let name = ServerName::try_from(server_name.to_string())
         .map_err(|e| Error::invalid_input(format!("{server_name:?} cannot be a server's name: {e}")).with_source(e))?;
     let conn = UnbufferedClientConnection::new(config, name).map_err(|e| setup_error("rustls", e))?;
-    Ok(Box::new(RustlsSession::new(conn, false, verifier)))
+    Ok(Box::new(RustlsSession::new(conn, Some(server_name), verifier)))
 }
 
 fn open_server(config: Arc<ServerConfig>, verifier: Option<Arc<Verifier>>) -> Result<Box<dyn Session>, Error> {
     let conn = UnbufferedServerConnection::new(config).map_err(|e| setup_error("rustls", e))?;
-    Ok(Box::new(RustlsSession::new(conn, true, verifier)))
+    Ok(Box::new(RustlsSession::new(conn, None, verifier)))
 }
 
 pub(super) fn reads(certificate: &Certificate) -> bool {
@@ -254,7 +255,7 @@ pub(super) fn reads(certificate: &Certificate) -> bool {
 }
 
 fn setup_error(what: &str, e: rustls::Error) -> Error {
-    Error::invalid_input(format!("{what}: {e}")).with_source(e)
+    Error::invalid_input(format!("{what}: {}", words::text(&e))).with_source(e)
 }
 
 /// The versions in these bounds.

@@ -7,6 +7,8 @@ use std::cell::RefCell;
 use rustls::crypto::tls13::OkmBlock;
 use rustls::pki_types::CertificateDer;
 
+use crate::certificate::Certificate;
+
 #[derive(Default)]
 pub(super) struct Notes {
     /// The name a client asked for.
@@ -14,6 +16,8 @@ pub(super) struct Notes {
     /// The certificate a server shows.
     pub shown: Option<CertificateDer<'static>>,
     pub ocsp_response: Option<Vec<u8>>,
+    /// What the peer has sent, if it came to a check and did not pass: nobody else keeps it.
+    pub judged: Option<Vec<Certificate>>,
     pub secret: Option<Secret>,
 }
 

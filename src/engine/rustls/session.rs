@@ -5,16 +5,16 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
-use rustls::{AlertDescription, CertificateError, CommonState, HandshakeKind, ProtocolVersion};
+use rustls::{AlertDescription, CommonState, HandshakeKind, ProtocolVersion};
 
 use super::exporter::export;
-use super::names;
 use super::notes::{self, Notes, Secret};
-use super::verifier::{Refusal, Verifier};
+use super::verifier::Verifier;
+use super::{names, words};
 use crate::certificate::Certificate;
 use crate::der;
-use crate::engine::alert::{Report, Verdict};
-use crate::engine::{Buffer, Session, Stop, Wire};
+use crate::engine::alert::Report;
+use crate::engine::{verdict, Buffer, Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
 use crate::version::Version;
 
@@ -53,6 +53,8 @@ impl Unbuffered for UnbufferedServerConnection {
 pub(super) struct RustlsSession<C> {
     conn: C,
     is_server: bool,
+    /// Whom a client expects.
+    expected: String,
     verifier: Option<Arc<Verifier>>,
     handshake_done: bool,
     close_notify_sent: bool,
@@ -83,10 +85,12 @@ enum Next {
 }
 
 impl<C: Unbuffered> RustlsSession<C> {
-    pub fn new(conn: C, is_server: bool, verifier: Option<Arc<Verifier>>) -> RustlsSession<C> {
+    /// `expected`: whom a client expects.
+    pub fn new(conn: C, expected: Option<&str>, verifier: Option<Arc<Verifier>>) -> RustlsSession<C> {
         RustlsSession {
             conn,
-            is_server,
+            is_server: expected.is_none(),
+            expected: expected.unwrap_or_default().to_string(),
             verifier,
             handshake_done: false,
             close_notify_sent: false,
@@ -112,10 +116,12 @@ impl<C: Unbuffered> RustlsSession<C> {
             return Err(Stop::Failed(Error::new(ErrorKind::Protocol, UNSOUND)));
         }
         loop {
+            let mut judged = None;
             let outcome = match self.handshake_done {
                 true => self.step(wire, &mut goal),
                 false => {
-                    let (outcome, notes) = notes::during(|| self.step(wire, &mut goal));
+                    let (outcome, mut notes) = notes::during(|| self.step(wire, &mut goal));
+                    judged = notes.judged.take();
                     self.keep(notes);
                     outcome
                 }
@@ -125,7 +131,7 @@ impl<C: Unbuffered> RustlsSession<C> {
                 Ok(Next::NeedsInput) => return Err(Stop::NeedsInput),
                 Ok(Next::PeerClosed) => return Ok(0),
                 Ok(Next::Done(n)) => return Ok(n),
-                Err(e) => return Err(Stop::Failed(self.failure(e, wire))),
+                Err(e) => return Err(Stop::Failed(self.failure(e, &judged.unwrap_or_default(), wire))),
             }
         }
     }
@@ -202,8 +208,8 @@ impl<C: Unbuffered> RustlsSession<C> {
         next
     }
 
-    /// Puts the alert that goes with a failure on the wire, and says what failed.
-    fn failure(&mut self, e: rustls::Error, wire: &mut Wire) -> Error {
+    /// Puts the alert that goes with a failure on the wire, and says what failed. `judged`: what the peer has sent for a check.
+    fn failure(&mut self, e: rustls::Error, judged: &[Certificate], wire: &mut Wire) -> Error {
         let before = wire.outgoing.len();
         self.say(wire);
         let unsaid = self.handshake_done && !self.close_notify_sent && is_unsaid(&e);
@@ -235,15 +241,15 @@ impl<C: Unbuffered> RustlsSession<C> {
             alert => alert,
         };
         let (mut reason, mut verdict) = (None, None);
-        let mut text = e.to_string();
         match &e {
             rustls::Error::AlertReceived(alert) => reason = Some(Report::PEER_ALERT + u32::from(u8::from(*alert))),
             rustls::Error::NoCertificatesPresented => reason = Some(Report::PEER_DID_NOT_RETURN_A_CERTIFICATE),
-            rustls::Error::InvalidCertificate(e) => verdict = Some(judge(e)),
-            rustls::Error::General(why) => text = why.clone(),
+            rustls::Error::InvalidCertificate(e) => {
+                verdict = Some(verdict::verdict(words::fault(e), judged, &self.expected));
+            }
             _ => {}
         }
-        let is_mute = wire.is_mute();
+        let (text, is_mute) = (words::text(&e), wire.is_mute());
         let report = Report { reason, alert_sent: alert, verdict, is_mute, text, ..Report::default() };
         report.judge().with_source(e)
     }
@@ -364,19 +370,6 @@ const NO_SIGNATURE: &str = "incompatible signing key";
 
 fn is_general(e: &rustls::Error, what: &str) -> bool {
     matches!(e, rustls::Error::General(text) if text == what)
-}
-
-fn judge(e: &CertificateError) -> Verdict {
-    match e {
-        CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
-            Verdict::WrongName(e.to_string())
-        }
-        CertificateError::Other(other) => Verdict::Refused(match other.0.downcast_ref::<Refusal>() {
-            Some(refusal) => refusal.to_string(),
-            None => other.to_string(),
-        }),
-        _ => Verdict::Refused(e.to_string()),
-    }
 }
 
 /// Whether rustls ends with this error and sends no alert: its limits.

@@ -99,7 +99,7 @@ impl Verifier {
         }
         for root in &settings.roots {
             let root = CertificateDer::from(root.der().to_vec());
-            roots.add(root.clone()).map_err(|e| Error::invalid_input(format!("add_root: {e}")))?;
+            roots.add(root.clone()).map_err(|e| super::setup_error("add_root", e))?;
             self.root_certificates.push(root);
         }
         self.roots = Arc::new(roots);
@@ -164,8 +164,7 @@ impl Verifier {
             return Err(refusal("none of the pinned keys is in its chain"));
         }
         if let Some(verify) = &self.verify {
-            let certificate = |der: &CertificateDer<'_>| Certificate::from_library(der.to_vec());
-            let chain: Vec<_> = std::iter::once(end_entity).chain(intermediates).map(certificate).collect();
+            let chain = certificates(end_entity, intermediates);
             verify.verdict(&PeerCertificates { chain: &chain, server_name }).map_err(|why| refusal(&why))?;
         }
         Ok(())
@@ -195,6 +194,7 @@ impl ServerCertVerifier for Verifier {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
+        note_judged(end_entity, intermediates);
         if !self.accept_invalid_certs {
             let certificate = ParsedCertificate::try_from(end_entity)?;
             verify_server_cert_signed_by_trust_anchor(
@@ -212,6 +212,7 @@ impl ServerCertVerifier for Verifier {
         if !ocsp_response.is_empty() {
             note(|notes| notes.ocsp_response = Some(ocsp_response.to_vec()));
         }
+        note(|notes| notes.judged = None);
         Ok(ServerCertVerified::assertion())
     }
 
@@ -249,10 +250,12 @@ impl ClientCertVerifier for Verifier {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, rustls::Error> {
+        note_judged(end_entity, intermediates);
         if let Some(clients) = &self.clients {
             clients.verify_client_cert(end_entity, intermediates, now)?;
         }
         self.check_own_rules(end_entity, intermediates, None)?;
+        note(|notes| notes.judged = None);
         Ok(ClientCertVerified::assertion())
     }
 
@@ -291,6 +294,15 @@ impl fmt::Debug for Verifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Verifier").field("role", &self.role).finish_non_exhaustive()
     }
+}
+
+fn certificates(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> Vec<Certificate> {
+    let all = std::iter::once(end_entity).chain(intermediates);
+    all.map(|der| Certificate::from_library(der.to_vec())).collect()
+}
+
+fn note_judged(end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) {
+    note(|notes| notes.judged = Some(certificates(end_entity, intermediates)));
 }
 
 fn refusal(why: &str) -> rustls::Error {
