@@ -16,6 +16,7 @@ mod identities;
 mod key_log;
 mod ocsp;
 mod pins;
+mod resume;
 mod rig;
 mod sessions;
 mod sni;
