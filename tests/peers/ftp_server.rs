@@ -1,0 +1,126 @@
+//! FTP servers that take data connections only if they resume the session of their control connection.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::harness::{connect, free_port, Bench, Peer};
+
+/// Where `.ci/install` unpacks them.
+const UNPACKED: &str = "/usr/local/lib/ftp-servers";
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Vsftpd,
+    ProFtpd,
+}
+
+/// A program that serves FTP, and the root folder that it was installed under.
+#[derive(Clone, Debug)]
+pub struct Program {
+    pub kind: Kind,
+    path: PathBuf,
+    root: PathBuf,
+}
+
+/// Both, or which of them is missing.
+pub fn both() -> Result<[Program; 2], String> {
+    Ok([find(Kind::Vsftpd)?, find(Kind::ProFtpd)?])
+}
+
+pub fn find(kind: Kind) -> Result<Program, String> {
+    let name = match kind {
+        Kind::Vsftpd => "vsftpd",
+        Kind::ProFtpd => "proftpd",
+    };
+    let found = [UNPACKED, "/"].map(|root| Program {
+        kind,
+        path: Path::new(root).join("usr/sbin").join(name),
+        root: root.into(),
+    });
+    found.into_iter().find(|program| program.path.is_file()).ok_or_else(|| format!("no {name}"))
+}
+
+/// A server that runs.
+pub struct Server {
+    pub port: u16,
+    /// What it serves. It may be written to.
+    pub files: PathBuf,
+    pub user: &'static str,
+    pub password: &'static str,
+    _process: Peer,
+}
+
+impl Program {
+    pub fn start(&self, bench: &Bench) -> Server {
+        let port = free_port();
+        let folder = bench.files.folder.path().join(format!("{:?}-{port}", self.kind));
+        let files = folder.join("files");
+        fs::create_dir_all(&files).expect("folder");
+        let mut command = Command::new(&self.path);
+        let conf = folder.join("conf");
+        let (user, password) = match self.kind {
+            Kind::Vsftpd => {
+                write(&conf, vsftpd(bench, port, &folder, &files));
+                command.arg(&conf);
+                ("anonymous", "")
+            }
+            Kind::ProFtpd => {
+                write(&conf, self.proftpd(bench, port, &folder));
+                // "secret", by `openssl passwd -5 -salt salt secret`. It refuses a file that others may read.
+                let hash = "$5$salt$kpa26zwgX83BPSR8d7w93OIXbFt/d3UOTZaAu5vsTM6";
+                let line = format!("user:{hash}:{}:{}::{}:/bin/sh\n", me("-u"), me("-g"), files.display());
+                let passwords = folder.join("passwords");
+                write(&passwords, line);
+                fs::set_permissions(passwords, fs::Permissions::from_mode(0o600)).expect("mode");
+                command.arg("-n").arg("-c").arg(&conf);
+                ("user", "secret")
+            }
+        };
+        let process = bench.spawn(&mut command);
+        connect(&process, port).unwrap_or_else(|| panic!("{:?} has ended: {}", self.kind, process.said.so_far()));
+        Server { port, files, user, password, _process: process }
+    }
+
+    fn proftpd(&self, bench: &Bench, port: u16, folder: &Path) -> String {
+        let (user, group) = (me("-un"), me("-gn"));
+        let (modules, folder) = (self.root.join("usr/lib/proftpd"), folder.display());
+        let (chain, key) = (bench.files.ecdsa.chain.display(), bench.files.ecdsa.key.display());
+        format!(
+            "ServerName test\nServerType standalone\nDefaultAddress 127.0.0.1\nPort {port}\nUseIPv6 off\n\
+             UseReverseDNS off\nUser {user}\nGroup {group}\nModulePath {modules}\nLoadModule mod_tls.c\n\
+             PidFile {folder}/pid\nScoreboardFile none\nDelayEngine off\nWtmpLog off\nTransferLog none\n\
+             AuthOrder mod_auth_file.c\nAuthUserFile {folder}/passwords\nRequireValidShell off\nRootLogin on\n\
+             AllowOverwrite on\nTLSEngine on\nTLSRequired on\n\
+             TLSLog {folder}/tls.log\nTLSProtocol TLSv1.2 TLSv1.3\nTLSECCertificateFile {chain}\n\
+             TLSECCertificateKeyFile {key}\nTLSVerifyClient off\n",
+            modules = modules.display(),
+        )
+    }
+}
+
+fn vsftpd(bench: &Bench, port: u16, folder: &Path, files: &Path) -> String {
+    let (chain, key) = (bench.files.ecdsa.chain.display(), bench.files.ecdsa.key.display());
+    format!(
+        "listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\nrun_as_launching_user=YES\n\
+         anonymous_enable=YES\nlocal_enable=NO\nno_anon_password=YES\nftp_username={user}\nanon_root={files}\n\
+         write_enable=YES\nanon_upload_enable=YES\nanon_other_write_enable=YES\nanon_umask=022\n\
+         seccomp_sandbox=NO\nxferlog_enable=YES\nvsftpd_log_file={folder}/log\nssl_enable=YES\nallow_anon_ssl=YES\n\
+         force_anon_logins_ssl=YES\nforce_anon_data_ssl=YES\nrequire_ssl_reuse=YES\nssl_ciphers=HIGH\n\
+         rsa_cert_file={chain}\nrsa_private_key_file={key}\n",
+        user = me("-un"),
+        files = files.display(),
+        folder = folder.display(),
+    )
+}
+
+/// What `id` says of who runs the tests.
+fn me(option: &str) -> String {
+    let output = Command::new("id").arg(option).output().expect("id");
+    String::from_utf8(output.stdout).expect("a name").trim().to_string()
+}
+
+fn write(path: &Path, text: String) {
+    fs::write(path, text).expect("write");
+}
