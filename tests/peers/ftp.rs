@@ -39,7 +39,7 @@ fn options(version: Version) -> SslOptions {
 
 fn log_in(server: &Server, context: &Context, version: Version) -> io::Result<Ftp> {
     let mut ftp = Ftp::connect(NAME, server.port, options(version), context)?;
-    ftp.log_in(server.user, server.password)?;
+    ftp.log_in(server.user, &server.password)?;
     Ok(ftp)
 }
 

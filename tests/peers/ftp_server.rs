@@ -48,7 +48,8 @@ pub struct Server {
     /// What it serves. It may be written to.
     pub files: PathBuf,
     pub user: &'static str,
-    pub password: &'static str,
+    /// Nobody else knows it: who runs the tests may be root.
+    pub password: String,
     _process: Peer,
 }
 
@@ -59,23 +60,23 @@ impl Program {
         let files = folder.join("files");
         fs::create_dir_all(&files).expect("folder");
         let mut command = Command::new(&self.path);
-        let conf = folder.join("conf");
-        let (user, password) = match self.kind {
+        let (conf, passwords) = (folder.join("conf"), folder.join("passwords"));
+        // The folder's name is different each time.
+        let password = bench.files.folder.path().to_string_lossy().replace(|c: char| !c.is_ascii_alphanumeric(), "");
+        let user = match self.kind {
             Kind::Vsftpd => {
                 write(&conf, vsftpd(bench, port, &folder, &files));
+                write(&passwords, format!("{password}\n"));
                 command.arg(&conf);
-                ("anonymous", "")
+                "anonymous"
             }
             Kind::ProFtpd => {
                 write(&conf, self.proftpd(bench, port, &folder));
-                // "secret", by `openssl passwd -5 -salt salt secret`. It refuses a file that others may read.
-                let hash = "$5$salt$kpa26zwgX83BPSR8d7w93OIXbFt/d3UOTZaAu5vsTM6";
+                let hash = says("openssl", &["passwd", "-5", &password]);
                 let line = format!("user:{hash}:{}:{}::{}:/bin/sh\n", me("-u"), me("-g"), files.display());
-                let passwords = folder.join("passwords");
                 write(&passwords, line);
-                fs::set_permissions(passwords, fs::Permissions::from_mode(0o600)).expect("mode");
                 command.arg("-n").arg("-c").arg(&conf);
-                ("user", "secret")
+                "user"
             }
         };
         let process = bench.spawn(&mut command);
@@ -104,7 +105,8 @@ fn vsftpd(bench: &Bench, port: u16, folder: &Path, files: &Path) -> String {
     let (chain, key) = (bench.files.ecdsa.chain.display(), bench.files.ecdsa.key.display());
     format!(
         "listen=YES\nlisten_address=127.0.0.1\nlisten_port={port}\nbackground=NO\nrun_as_launching_user=YES\n\
-         anonymous_enable=YES\nlocal_enable=NO\nno_anon_password=YES\nftp_username={user}\nanon_root={files}\n\
+         anonymous_enable=YES\nlocal_enable=NO\nsecure_email_list_enable=YES\nftp_username={user}\n\
+         email_password_file={folder}/passwords\nanon_root={files}\n\
          write_enable=YES\nanon_upload_enable=YES\nanon_other_write_enable=YES\nanon_umask=022\n\
          seccomp_sandbox=NO\nxferlog_enable=YES\nvsftpd_log_file={folder}/log\nssl_enable=YES\nallow_anon_ssl=YES\n\
          force_anon_logins_ssl=YES\nforce_anon_data_ssl=YES\nrequire_ssl_reuse=YES\nssl_ciphers=HIGH\n\
@@ -117,10 +119,17 @@ fn vsftpd(bench: &Bench, port: u16, folder: &Path, files: &Path) -> String {
 
 /// What `id` says of who runs the tests.
 fn me(option: &str) -> String {
-    let output = Command::new("id").arg(option).output().expect("id");
-    String::from_utf8(output.stdout).expect("a name").trim().to_string()
+    says("id", &[option])
+}
+
+fn says(program: &str, args: &[&str]) -> String {
+    let output = Command::new(program).args(args).output().unwrap_or_else(|e| panic!("{program}: {e}"));
+    assert!(output.status.success(), "{program}: {output:?}");
+    String::from_utf8(output.stdout).expect("text").trim().to_string()
 }
 
 fn write(path: &Path, text: String) {
     fs::write(path, text).expect("write");
+    // ProFTPD refuses passwords that others may read.
+    fs::set_permissions(path, fs::Permissions::from_mode(0o600)).expect("mode");
 }
