@@ -1,12 +1,18 @@
 //! `SslOptions::resume`: one connection's session on others. (With servers of FTP: tests/peers/ftp.rs.)
 
 use std::io::{self, ErrorKind as Io, Read, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
 use std::thread;
 
+use rustls::crypto::ring;
+use rustls::{HandshakeKind, ServerConnection};
 use sslfile::{Context, Engine, ErrorKind, Handshake, SslFile, SslListener, SslOptions, Version};
 
 use super::rig::{assert_unsupported, at, VERSIONS};
-use crate::common::{certs, client_builder, client_context, engines, kind_of, server_builder, tcp_pair, NAME};
+use crate::common::{
+    certs, client_builder, client_context, engines, kind_of, rustls_configs, server_builder, tcp_pair, NAME,
+};
 
 /// So many can be opened with `Rustls`, in TLS 1.3, between two calls on the connection whose session they resume.
 const READY: usize = 16;
@@ -133,6 +139,66 @@ fn a_session_outlives_its_connection_but_not_its_failure() {
     });
 }
 
+/// What is laid ready for others on rustls goes through the connection's own keys: they are changed meanwhile, and the server
+/// ends first.
+#[test]
+fn a_connection_works_on_while_others_resume_its_session() {
+    for engine in able() {
+        let mut config = rustls_configs::server(ring::default_provider(), &[&rustls::version::TLS13]).expect("server");
+        config.ticketer = ring::Ticketer::new().expect("tickets");
+        let config = Arc::new(config);
+        let ours = client_builder(engine).build().expect("client");
+        let theirs = |mut tcp: TcpStream, words: usize| {
+            let mut tls = ServerConnection::new(config.clone()).expect("server");
+            while tls.is_handshaking() {
+                tls.complete_io(&mut tcp).expect("handshake");
+            }
+            let mut stream = rustls::Stream::new(&mut tls, &mut tcp);
+            for word in 0..words {
+                stream.write_all(&[word as u8; 1000]).and_then(|()| stream.flush()).expect("a word");
+                stream.read_exact(&mut [0; 1]).expect("an answer");
+                if word % 3 == 1 {
+                    stream.conn.refresh_traffic_keys().expect("keys");
+                }
+            }
+            stream.conn.send_close_notify();
+            stream.flush().expect("an end");
+            assert_eq!(stream.read(&mut [0]).expect("a word behind it"), 1);
+            tls.handshake_kind() == Some(HandshakeKind::Resumed)
+        };
+        let resumes = |options: &SslOptions| {
+            let (c, s) = tcp_pair();
+            thread::scope(|scope| {
+                let server = scope.spawn(|| theirs(s, 0));
+                let file = options.clone().open(c, &ours).expect("client");
+                { &file }.write_all(b"x").expect("write");
+                file.close().expect("close");
+                server.join().expect("server")
+            })
+        };
+        let (c, s) = tcp_pair();
+        thread::scope(|scope| {
+            const WORDS: usize = 10;
+            let server = scope.spawn(|| theirs(s, WORDS));
+            let control = named().open(c, &ours).expect("client");
+            let options = named().resume(&control);
+            for word in 0..WORDS {
+                let mut said = [0; 1000];
+                { &control }.read_exact(&mut said).expect("a word");
+                assert!(said == [word as u8; 1000]);
+                assert!(resumes(&options), "{engine:?}, {word}");
+                { &control }.write_all(b"x").expect("an answer");
+            }
+            assert_eq!({ &control }.read(&mut [0]).expect("the server's end"), 0);
+            { &control }.write_all(b"x").expect("a word behind it");
+            for _ in 0..READY {
+                assert!(resumes(&options), "{engine:?}");
+            }
+            server.join().expect("server");
+        });
+    }
+}
+
 #[test]
 fn a_connection_that_has_resumed_another_s_session_can_be_resumed() {
     each(|ours, theirs, what| {
@@ -233,9 +299,8 @@ fn an_engine_that_cannot_says_so() {
 #[cfg(feature = "rustls")]
 #[test]
 fn a_rustls_configuration_made_elsewhere_keeps_its_sessions_to_itself() {
-    use crate::common::rustls_configs;
-    let config = rustls_configs::client(rustls::crypto::ring::default_provider(), rustls::ALL_VERSIONS);
-    let ours = Context::from(std::sync::Arc::new(config.expect("configuration")));
+    let config = rustls_configs::client(ring::default_provider(), rustls::ALL_VERSIONS);
+    let ours = Context::from(Arc::new(config.expect("configuration")));
     let [client, _server] = talk(named(), &ours, &server_builder(Engine::Rustls).build().expect("server"));
     let error = named().resume(&client).open(tcp_pair().0, &ours).expect_err("refused");
     assert_unsupported(&error.into(), "resume", Engine::Rustls);

@@ -9,7 +9,7 @@ use rustls::crypto::tls13::OkmBlock;
 use rustls::pki_types::CertificateDer;
 
 use super::resumption::{Given, Own};
-use super::tickets::Tickets;
+use super::tickets::Ticket;
 
 #[derive(Default)]
 pub(super) struct Notes {
@@ -21,8 +21,8 @@ pub(super) struct Notes {
     pub secret: Option<Secret>,
     /// Sessions that a client was given.
     pub sessions: Vec<Given>,
-    /// The messages that came with those of TLS 1.3.
-    pub tickets: Option<Tickets>,
+    /// The message that brought the last one of TLS 1.3.
+    pub ticket: Option<Ticket>,
     /// They are not for the context's store.
     pub is_private: bool,
     /// To be resumed, and nothing else.
@@ -58,7 +58,7 @@ pub(super) fn during<T>(notes: Notes, call: impl FnOnce() -> T) -> (T, Notes) {
     (result, swap(outer))
 }
 
-/// The tickets that this thread has noted outside of [`during`]: those of the connection whose call has just ended.
-pub(super) fn take_tickets() -> Option<Tickets> {
-    look(|notes| notes.tickets.take()).flatten()
+/// The ticket that this thread has noted outside of [`during`]: that of the connection whose call has just ended.
+pub(super) fn take_ticket() -> Option<Ticket> {
+    look(|notes| notes.ticket.take()).flatten()
 }

@@ -9,7 +9,7 @@ use rustls::pki_types::ServerName;
 use rustls::NamedGroup;
 
 use super::notes::{look, Notes};
-use super::tickets::Tickets;
+use super::tickets::Ticket;
 use super::IDENTITIES;
 use crate::engine::sessions::Sessions;
 use crate::engine::Resumable;
@@ -109,7 +109,7 @@ struct Kept {
     tls12: Option<Tls12ClientSessionValue>,
     /// rustls wants each back as a whole, for one use.
     tls13: Vec<Tls13ClientSessionValue>,
-    /// Whose session it has itself resumed: the same session, where it was given none of its own.
+    /// While it has been given none of its own: whose it has itself resumed.
     resumed: Option<Arc<Own>>,
 }
 
@@ -135,15 +135,15 @@ pub(super) struct Resuming {
     is_private: bool,
     /// Somebody wants to resume its session.
     is_shared: bool,
-    /// What the server gave last, to be had again: rustls does not let tickets be copied.
-    tickets: Option<Tickets>,
+    /// What the server gave last, to be had again: rustls does not let it be copied.
+    ticket: Option<Ticket>,
 }
 
 impl Resuming {
     /// `from`: whose session to offer, if that is not for the store to say. Then none is kept in the store either: the peer may
     /// not have shown a certificate for the name by which it would be kept.
     pub fn new(from: Option<Arc<Own>>) -> Resuming {
-        Resuming { own: Arc::default(), is_private: from.is_some(), from, is_shared: false, tickets: None }
+        Resuming { own: Arc::default(), is_private: from.is_some(), from, is_shared: false, ticket: None }
     }
 
     pub fn is_private(&self) -> bool {
@@ -155,12 +155,13 @@ impl Resuming {
         Notes { resume: self.from.clone(), ..Notes::default() }
     }
 
-    pub fn keep(&mut self, sessions: Vec<Given>, tickets: Option<Tickets>) {
-        self.tickets = tickets.or(self.tickets.take());
-        if sessions.is_empty() {
+    pub fn keep(&mut self, sessions: Vec<Given>, ticket: Option<Ticket>) {
+        if sessions.is_empty() && ticket.is_none() {
             return;
         }
+        self.ticket = ticket.or(self.ticket.take());
         let mut kept = self.own.0.lock();
+        kept.resumed = None;
         for session in sessions {
             match session {
                 Given::Tls12(session) => kept.tls12 = Some(session),
@@ -173,18 +174,12 @@ impl Resuming {
 
     /// The handshake is done.
     pub fn shaken(&mut self, resumed: bool) {
-        if let Some(from) = self.from.take().filter(|_| resumed) {
-            // In a row of connections that resume each other, one that had none of its own is not kept.
-            let mut from = from;
-            loop {
-                let kept = from.0.lock();
-                let Some(next) = kept.resumed.clone().filter(|_| kept.tls12.is_none() && kept.tls13.is_empty()) else {
-                    break;
-                };
-                drop(kept);
-                from = next;
-            }
-            self.own.0.lock().resumed = Some(from);
+        let Some(from) = self.from.take().filter(|_| resumed) else { return };
+        // One that has itself none but another's is passed over: a row of connections that resume each other does not grow.
+        let next = from.0.lock().resumed.clone();
+        let mut kept = self.own.0.lock();
+        if kept.tls12.is_none() && self.ticket.is_none() {
+            kept.resumed = Some(next.unwrap_or(from));
         }
     }
 
@@ -194,25 +189,25 @@ impl Resuming {
         self.own.clone()
     }
 
-    /// The tickets that rustls should meet again, so that enough lie ready.
-    pub fn wanting(&self) -> Option<&Tickets> {
-        let tickets = self.tickets.as_ref().filter(|_| self.is_shared)?;
+    /// The ticket that rustls should meet again, so that enough lie ready.
+    pub fn wanting(&self) -> Option<&Ticket> {
+        let ticket = self.ticket.as_ref().filter(|_| self.is_shared)?;
         let mut kept = self.own.0.lock();
-        if tickets.have_expired() {
+        if ticket.has_expired() {
             kept.tls13.clear();
             return None;
         }
-        (kept.tls13.len() < READY).then_some(tickets)
+        (kept.tls13.len() < READY).then_some(ticket)
     }
 
-    /// They can't be had again.
-    pub fn forget_tickets(&mut self) {
-        self.tickets = None;
+    /// It can't be had again.
+    pub fn forget_ticket(&mut self) {
+        self.ticket = None;
     }
 
     /// What has failed is not resumed (RFC 5246, section 7.2.2; RFC 8446, section 6.2).
     pub fn fail(&mut self) {
-        self.tickets = None;
+        self.ticket = None;
         *self.own.0.lock() = Kept::default();
     }
 }

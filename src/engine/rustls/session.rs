@@ -136,7 +136,7 @@ impl<C: Unbuffered> RustlsSession<C> {
                     let tickets = self.conn.tickets();
                     let outcome = self.step(wire, &mut goal);
                     if self.conn.tickets() != tickets {
-                        self.keep(Notes { tickets: notes::take_tickets(), ..Notes::default() });
+                        self.keep(Notes { ticket: notes::take_ticket(), ..Notes::default() });
                     }
                     outcome
                 }
@@ -322,7 +322,7 @@ impl<C: Unbuffered> RustlsSession<C> {
         self.ocsp_response = notes.ocsp_response.or(self.ocsp_response.take());
         self.secret = notes.secret.or(self.secret.take());
         if let Some(resuming) = &mut self.resuming {
-            resuming.keep(notes.sessions, notes.tickets);
+            resuming.keep(notes.sessions, notes.ticket);
         }
     }
 
@@ -330,13 +330,13 @@ impl<C: Unbuffered> RustlsSession<C> {
     fn ready_tickets(&mut self, wire: &mut Wire) {
         // rustls must not be amid a message of the peer's, nor at an end.
         while self.handshake_done && !self.close_notify_sent && !wire.holds() {
-            let Some(tickets) = self.resuming.as_ref().and_then(Resuming::wanting) else { return };
-            let mut record = tickets.record();
+            let Some(ticket) = self.resuming.as_ref().and_then(Resuming::wanting) else { return };
+            let mut record = ticket.record();
             let before = Notes { is_private: true, ..Notes::default() };
             let ((), notes) = notes::during(before, || again(|| self.meet(&mut record, wire)));
             let Some(resuming) = &mut self.resuming else { return };
             if notes.sessions.is_empty() {
-                resuming.forget_tickets();
+                resuming.forget_ticket();
             }
             resuming.keep(notes.sessions, None);
         }
