@@ -87,11 +87,16 @@ impl Program {
     fn proftpd(&self, bench: &Bench, port: u16, folder: &Path) -> String {
         let (user, group) = (me("-un"), me("-gn"));
         let (modules, folder) = (self.root.join("usr/lib/proftpd"), folder.display());
+        // Debian 12 has some of them built in.
+        let there = ["mod_ls", "mod_xfer", "mod_tls"]
+            .into_iter()
+            .filter(|name| modules.join(name).with_extension("so").exists());
+        let load: String = there.map(|name| format!("LoadModule {name}.c\n")).collect();
         let (chain, key) = (bench.files.ecdsa.chain.display(), bench.files.ecdsa.key.display());
         format!(
             "ServerName test\nServerType standalone\nDefaultAddress 127.0.0.1\nPort {port}\nUseIPv6 off\n\
-             UseReverseDNS off\nUser {user}\nGroup {group}\nModulePath {modules}\nLoadModule mod_tls.c\n\
-             PidFile {folder}/pid\nScoreboardFile none\nDelayEngine off\nWtmpLog off\nTransferLog none\n\
+             UseReverseDNS off\nUser {user}\nGroup {group}\nModulePath {modules}\n{load}\
+             PidFile {folder}/pid\nScoreboardFile none\nWtmpLog off\nTransferLog none\n\
              AuthOrder mod_auth_file.c\nAuthUserFile {folder}/passwords\nRequireValidShell off\nRootLogin on\n\
              AllowOverwrite on\nTLSEngine on\nTLSRequired on\n\
              TLSLog {folder}/tls.log\nTLSProtocol TLSv1.2 TLSv1.3\nTLSECCertificateFile {chain}\n\
