@@ -124,7 +124,7 @@ impl<S: Stream> SslFile<S> {
     /// Its session, for others.
     fn offer(&self) -> Offer {
         let context = self.context();
-        self.shared().ask().machine.tls.offer(context)
+        self.shared().lock().machine.tls.offer(context)
     }
 
     fn shared(&self) -> &Arc<Shared<S, SslFile<S>>> {

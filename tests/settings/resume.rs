@@ -139,6 +139,24 @@ fn a_session_outlives_its_connection_but_not_its_failure() {
     });
 }
 
+#[test]
+fn on_rustls_sixteen_tickets_lie_ready() {
+    let engine = Engine::Rustls;
+    if !engine.is_available() {
+        return;
+    }
+    let theirs = at(Version::Tls1_3, server_builder(engine)).build().expect("server");
+    let ours = client_context(engine);
+    let control = talk(named(), &ours, &theirs);
+    let options = named().resume(&control[0]);
+    for _ in 0..READY {
+        assert_resumed(&options, &ours, &theirs, true, "ready");
+    }
+    assert_resumed(&options, &ours, &theirs, false, "one too many");
+    hear(&control);
+    assert_resumed(&options, &ours, &theirs, true, "ready again");
+}
+
 /// What is laid ready for others on rustls goes through the connection's own keys: they are changed meanwhile, and the server
 /// ends first.
 #[test]
