@@ -6,7 +6,7 @@ use std::io;
 
 use crate::alert::Alert;
 use crate::certificate::Certificate;
-use crate::context::Context;
+use crate::context::{Context, Offer};
 use crate::engine::{Buffer, PlainText, Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
 use crate::role::Role;
@@ -114,14 +114,14 @@ impl Connection {
     ///
     /// Errors: `InvalidInput` for a name that is neither.
     pub fn client(context: &Context, server_name: &str) -> io::Result<Connection> {
-        Ok(Connection::open(context, Role::Client, server_name, Bounds::default())?)
+        Ok(Connection::open(context, Role::Client, server_name, Bounds::default(), None)?)
     }
 
     /// A server.
     ///
     /// Errors: `InvalidInput` if the context has no identity.
     pub fn server(context: &Context) -> io::Result<Connection> {
-        Ok(Connection::open(context, Role::Server, "", Bounds::default())?)
+        Ok(Connection::open(context, Role::Server, "", Bounds::default(), None)?)
     }
 
     pub(crate) fn open(
@@ -129,13 +129,14 @@ impl Connection {
         role: Role,
         server_name: &str,
         versions: Bounds,
+        resume: Option<&Offer>,
     ) -> Result<Connection, Error> {
         let expected = match role {
             Role::Client => canonical_name(server_name)?,
             Role::Server => String::new(),
         };
         Ok(Connection {
-            session: context.open(role, &expected, versions)?,
+            session: context.open(role, &expected, versions, resume)?,
             wire: Wire::default(),
             plain: Buffer::default(),
             role,
@@ -618,6 +619,11 @@ impl Connection {
 
     pub(crate) fn session(&self) -> &dyn Session {
         self.session.as_ref()
+    }
+
+    /// For others of this context, its own, to resume.
+    pub(crate) fn offer(&mut self, context: Context) -> Offer {
+        Offer { context, role: self.role, session: self.session.resumable(&mut self.wire) }
     }
 
     /// Ends the connection with an error of ours; what was decrypted can still be read.

@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::alert::Alert;
 use crate::certificate::{self, Certificate};
-use crate::engine::{Engine, Foreign, Library, Session};
+use crate::engine::{Engine, Foreign, Library, Resumable, Session};
 use crate::error::Error;
 use crate::identity::Identity;
 use crate::role::Role;
@@ -71,7 +71,7 @@ impl Context {
     ///
     /// Errors: `InvalidInput` for a context that only serves; those of opening a client.
     pub fn set_default(context: &Context) -> io::Result<()> {
-        context.open(Role::Client, "localhost", Bounds::default())?;
+        context.open(Role::Client, "localhost", Bounds::default(), None)?;
         *DEFAULT.lock() = Some(context.clone());
         Ok(())
     }
@@ -103,12 +103,19 @@ impl Context {
         Context { inner: Arc::new(Inner { engine, settings: Settings::default(), library, broken_roots: 0 }) }
     }
 
-    pub(crate) fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
+    pub(crate) fn open(
+        &self,
+        role: Role,
+        server_name: &str,
+        versions: Bounds,
+        resume: Option<&Offer>,
+    ) -> Result<Box<dyn Session>, Error> {
         let all = versions.or(self.inner.settings.versions);
         if all.are_empty() {
             return Err(no_version(all));
         }
-        self.inner.library.open(role, server_name, versions)
+        let resume = resume.map(|offer| offer.check(self, role)).transpose()?;
+        self.inner.library.open(role, server_name, versions, resume)
     }
 
     pub(crate) fn lenient_eof(&self) -> bool {
@@ -122,6 +129,32 @@ impl Context {
     /// The most plaintext that one record may hold, if that was said.
     pub(crate) fn max_fragment_size(&self) -> Option<usize> {
         self.inner.settings.max_fragment_size
+    }
+}
+
+/// One connection's session, for others to resume.
+#[derive(Clone, Debug)]
+pub(crate) struct Offer {
+    pub context: Context,
+    pub role: Role,
+    /// `None`: the engine has none to give.
+    pub session: Option<Resumable>,
+}
+
+// A user's code neither runs in it nor sees it.
+impl std::panic::UnwindSafe for Offer {}
+impl std::panic::RefUnwindSafe for Offer {}
+
+impl Offer {
+    /// The session, for a connection in this role.
+    fn check(&self, context: &Context, role: Role) -> Result<&Resumable, Error> {
+        if (self.role, role) != (Role::Client, Role::Client) {
+            return Err(Error::invalid_input("resume is for clients, with the session of a client"));
+        }
+        if !Arc::ptr_eq(&self.context.inner, &context.inner) {
+            return Err(Error::invalid_input("resume takes a connection of the same context"));
+        }
+        self.session.as_ref().ok_or_else(|| context.engine().cannot("resume"))
     }
 }
 

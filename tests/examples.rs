@@ -1,6 +1,17 @@
 //! The examples, run as their users run them: as processes, with pipes, files, exit codes and real peers.
 
 mod common;
+#[cfg(unix)]
+#[path = "examples/ftp.rs"]
+mod ftp;
+#[cfg(unix)]
+#[allow(dead_code)]
+#[path = "peers/ftp_server.rs"]
+mod ftp_server;
+#[cfg(unix)]
+#[allow(dead_code)]
+#[path = "peers/harness.rs"]
+mod harness;
 #[path = "examples/http_redirect.rs"]
 mod http_redirect;
 #[path = "examples/https_get.rs"]

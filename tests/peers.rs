@@ -12,6 +12,8 @@ mod peers {
     mod curl;
     mod data;
     mod ends;
+    mod ftp;
+    mod ftp_server;
     mod harness;
     mod ours;
     mod tools;

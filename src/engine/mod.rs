@@ -19,6 +19,9 @@ mod sessions;
 mod verdict;
 mod wire;
 
+use std::any::Any;
+use std::sync::Arc;
+
 use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::role::Role;
@@ -109,9 +112,19 @@ impl Engine {
 
 /// A TLS library with the settings of one context. Opens sessions; each call is cheap.
 pub(crate) trait Library: Send + Sync {
-    /// A session in this role. `server_name`: whom a client expects, already checked for form.
-    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error>;
+    /// A session in this role. `server_name`: whom a client expects, already checked for form. `resume`: what a client is to
+    /// offer, of a session of this library's.
+    fn open(
+        &self,
+        role: Role,
+        server_name: &str,
+        versions: Bounds,
+        resume: Option<&Resumable>,
+    ) -> Result<Box<dyn Session>, Error>;
 }
+
+/// What others may resume of one client's connection, as it is when they do: of a type of the library's own.
+pub(crate) type Resumable = Arc<dyn Any + Send + Sync>;
 
 /// What a user has set a library up with by the library's own means, for one context.
 pub(crate) trait Foreign {
@@ -141,6 +154,10 @@ pub(crate) trait Session: Send {
     fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop>;
     /// Puts our close_notify on the wire.
     fn close(&mut self, wire: &mut Wire) -> Result<(), Stop>;
+    /// For others of the same library to resume. `None` on a server, and where the library can't.
+    fn resumable(&mut self, _wire: &mut Wire) -> Option<Resumable> {
+        None
+    }
     /// Bytes of the current record that are decrypted and not yet read.
     fn pending(&self) -> usize;
 

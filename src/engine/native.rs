@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::alert::{Report, Verdict};
 use super::overheard::Overheard;
-use super::{Engine, Foreign, Library, Session, Stop, Wire};
+use super::{Engine, Foreign, Library, Resumable, Session, Stop, Wire};
 use crate::certificate::Certificate;
 use crate::error::{reasons, Error};
 use crate::identity::native as native_identity;
@@ -137,7 +137,13 @@ pub(super) fn reads(certificate: &Certificate) -> bool {
 }
 
 impl Library for Native {
-    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
+    fn open(
+        &self,
+        role: Role,
+        server_name: &str,
+        versions: Bounds,
+        _resume: Option<&Resumable>,
+    ) -> Result<Box<dyn Session>, Error> {
         let start = match role {
             Role::Client => Start::Client(self.connector(versions)?, server_name.to_string()),
             Role::Server => Start::Server(self.acceptor(versions)?),
@@ -169,7 +175,13 @@ impl Foreign for TlsAcceptor {
 }
 
 impl Library for Made {
-    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
+    fn open(
+        &self,
+        role: Role,
+        server_name: &str,
+        versions: Bounds,
+        _resume: Option<&Resumable>,
+    ) -> Result<Box<dyn Session>, Error> {
         if versions != Bounds::default() {
             return Err(Engine::Native.cannot("version bounds of a file, on a context made elsewhere"));
         }

@@ -21,10 +21,16 @@ pub(super) struct Sessions<T> {
 impl<T> Sessions<T> {
     pub fn new(settings: &Settings) -> Sessions<T> {
         Sessions {
-            servers: settings.session_cache_size.unwrap_or(SERVERS),
+            servers: if settings.client_resumes() { settings.session_cache_size.unwrap_or(SERVERS) } else { 0 },
             lifetime: settings.session_lifetime,
             by_name: Mutex::default(),
         }
+    }
+
+    /// Whether it keeps any.
+    #[cfg(feature = "rustls")]
+    pub fn keeps(&self) -> bool {
+        self.servers > 0
     }
 
     pub fn keep(&self, name: &str, session: T) {

@@ -203,6 +203,12 @@ impl Ends {
         &mut self.incoming.as_mut_slice()[..end]
     }
 
+    /// Whether the library is amid a message.
+    #[cfg(feature = "rustls")]
+    pub fn holds(&self) -> bool {
+        self.held > 0
+    }
+
     /// Of that, what is admitted and the library has not seen.
     #[cfg(feature = "rustls")]
     pub fn news(&mut self) -> &mut [u8] {

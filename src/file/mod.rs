@@ -23,7 +23,7 @@ pub use server_address::ToServer;
 
 use crate::certificate::Certificate;
 use crate::connection::Traffic;
-use crate::context::Context;
+use crate::context::{Context, Offer};
 use crate::drive::handle::Handle;
 use crate::drive::Shared;
 use crate::error::Error;
@@ -119,6 +119,12 @@ impl<S: Stream> SslFile<S> {
     /// in the error.
     pub fn server(stream: S, context: &Context) -> Result<SslFile<S>, OpenError<S>> {
         SslFile::options().server().open(stream, context)
+    }
+
+    /// Its session, for others.
+    fn offer(&self) -> Offer {
+        let context = self.context();
+        self.shared().lock().machine.tls.offer(context)
     }
 
     fn shared(&self) -> &Arc<Shared<S, SslFile<S>>> {

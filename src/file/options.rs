@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{OpenError, SslFile, ToServer};
 use crate::backend::Backend;
 use crate::connection::Connection;
-use crate::context::Context;
+use crate::context::{Context, Offer};
 use crate::drive::alert_queue::InCall;
 use crate::drive::handle::{Face, Handle};
 use crate::drive::{tells_would_block, Shared};
@@ -57,6 +57,7 @@ pub struct SslOptions {
     backend: Option<Backend>,
     connect_timeout: Option<Duration>,
     timeout_kind: io::ErrorKind,
+    resume: Option<Offer>,
     peer: Option<SocketAddr>,
     fresh: bool,
 }
@@ -79,6 +80,7 @@ impl SslOptions {
             backend: None,
             connect_timeout: None,
             timeout_kind: io::ErrorKind::TimedOut,
+            resume: None,
             peer: None,
             fresh: false,
         }
@@ -190,6 +192,42 @@ impl SslOptions {
         self
     }
 
+    /// Offers the session of that connection, whatever the context has in store and whoever is connected to. For servers
+    /// that want to see the session of one connection again on another: those of FTP, whose data connections must resume the
+    /// session of their control connection (vsftpd's `require_ssl_reuse`, ProFTPD unless `NoSessionReuseRequired`). May be asked
+    /// for any number of times, and the options may be made once and kept: what is offered is what that connection has when a
+    /// file is opened, also when it has ended since, but not when it has failed. (In TLS 1.3 sessions come with the server's
+    /// first words behind the handshake.) It works where the context keeps no sessions, too
+    /// ([`session_resumption`](crate::ContextBuilder::session_resumption)); without a session there is a full handshake. What
+    /// the new connection gets is not put into the context's store.
+    ///
+    /// A session stands for its peer: where one is resumed the certificate is not looked at again, and the name in
+    /// [`client`](SslOptions::client) is sent, but not checked. Give the name of the first connection; for another a server need not
+    /// resume (RFC 6066, section 3).
+    ///
+    /// With [`Engine::Rustls`](crate::Engine::Rustls) in TLS 1.3, `resume` and each later read and write of that connection lay
+    /// its session ready for 16 others: so many can be opened before the next one, and after its end.
+    ///
+    /// Opening fails with `InvalidInput` unless both connections are clients of the same context, and with `Unsupported` with
+    /// [`Engine::Native`](crate::Engine::Native), and for a context made from a `rustls::ClientConfig`.
+    ///
+    /// ```no_run
+    /// use sslfile::{Context, SslFile};
+    /// # fn main() -> std::io::Result<()> {
+    /// let context = Context::client()?;
+    /// let control = SslFile::options().connect("ftp.example.com:990", &context)?;
+    /// let options = SslFile::options().client("ftp.example.com").resume(&control);
+    /// // ... for each transfer:
+    /// let data = options.clone().connect("192.0.2.1:50000", &context)?;
+    /// # drop(data);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn resume<S: Stream>(mut self, connection: &SslFile<S>) -> Self {
+        self.resume = Some(connection.offer());
+        self
+    }
+
     /// The peer's address, where it is known better than the stream may know it.
     pub(crate) fn peer(mut self, addr: SocketAddr) -> Self {
         self.peer = Some(addr);
@@ -215,7 +253,7 @@ impl SslOptions {
             return Err(Error::invalid_input(text).into());
         }
         tells_would_block(self.timeout_kind)?;
-        Ok(Connection::open(context, Role::Server, "", self.versions).map(drop)?)
+        Ok(Connection::open(context, Role::Server, "", self.versions, self.resume.as_ref()).map(drop)?)
     }
 
     /// Opens a file over `stream`. Blocks for the handshake if that is eager and the file blocking.
@@ -283,7 +321,7 @@ impl SslOptions {
             return Err(Error::invalid_input("options need client(name) or server()").into());
         };
         tells_would_block(self.timeout_kind)?;
-        let connection = Connection::open(context, role, &self.server_name, self.versions)?;
+        let connection = Connection::open(context, role, &self.server_name, self.versions, self.resume.as_ref())?;
         let inherited = if self.fresh && !MUST_BE_CLAIMED { Inherited::default() } else { stream.take_over()? };
         Ok((connection, inherited))
     }

@@ -36,7 +36,7 @@ fn examples() -> &'static Path {
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--no-default-features", "--profile", profile])
             .args(["--example", "demo", "--example", "sslcat", "--example", "https_get"])
-            .args(["--example", "http_redirect"])
+            .args(["--example", "http_redirect", "--example", "ftp"])
             .args(["--features", &features.collect::<Vec<_>>().join(",")])
             .arg("--target-dir")
             .arg(folder.parent().expect("target folder"))

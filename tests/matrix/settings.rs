@@ -80,7 +80,7 @@ fn archive() -> Vec<u8> {
 }
 
 /// Makes the setting of a file that a line of the table names.
-fn set_file(name: &str, options: SslOptions, backend: &Backend) -> SslOptions {
+fn set_file(name: &str, options: SslOptions, backend: &Backend, context: &Context) -> SslOptions {
     match name {
         // The roles themselves, which `outcome` sets.
         "client" | "server" => options,
@@ -99,6 +99,10 @@ fn set_file(name: &str, options: SslOptions, backend: &Backend) -> SslOptions {
         "send_limit" => options.send_limit(1),
         "already_read" => options.already_read(Vec::new()),
         "backend" => options.backend(backend),
+        "resume" => {
+            let other = SslFile::options().client(NAME).handshake(Handshake::Lazy);
+            options.resume(&other.open(tcp_pair().0, context).expect("a client"))
+        }
         other => panic!("a line that no test knows: {other:?}"),
     }
 }
@@ -195,11 +199,16 @@ fn each_setting_of_a_file_is_honoured_or_refused_as_the_table_says() {
             for (names, cells) in table("setting of a file") {
                 for name in names {
                     for role in ROLES {
+                        // Between clients only.
+                        if name == "resume" && role == Role::Server {
+                            continue;
+                        }
                         let context = match role {
                             Role::Client => client_context(engine),
                             Role::Server => server_context(engine),
                         };
-                        let outcome = shake(&name, role, set_file(&name, SslFile::options(), &backend), &context);
+                        let options = set_file(&name, SslFile::options(), &backend, &context);
+                        let outcome = shake(&name, role, options, &context);
                         check(engine, role, &name, word(&cells, engine), outcome);
                     }
                 }

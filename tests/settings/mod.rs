@@ -17,6 +17,7 @@ mod key_log;
 mod ocsp;
 mod pins;
 mod renegotiation;
+mod resume;
 mod rig;
 mod sessions;
 mod sni;

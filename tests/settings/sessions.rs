@@ -1,15 +1,20 @@
 //! Resumption: by clients of ours whose context keeps the sessions, and by others at our servers.
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
 use std::path::Path;
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use sslfile::{Engine, Version};
+use rustls::crypto::ring;
+use rustls::{HandshakeKind, ServerConnection, SupportedProtocolVersion};
+use sslfile::{Context, Engine, ErrorKind, SslFile, Version};
 
 use super::rig::{
     assert_unsupported, at, context, flag, s_client, s_server, serve, text, with_openssl, write, Own, Server, VERSIONS,
 };
-use crate::common::{certs, client_builder, engines, server_builder, tcp_pair, NAME};
+use crate::common::{certs, client_builder, engines, kind_of, rustls_configs, server_builder, tcp_pair, NAME};
 use crate::harness::Bench;
 
 /// How servers let sessions be resumed: the version, and the arguments of `s_server`.
@@ -214,4 +219,117 @@ fn a_server_s_lifetime_is_refused_where_it_cannot_be_set() {
     let context = server_builder(engine).session_lifetime(Duration::from_secs(1)).build().expect("clients can");
     let error = sslfile::SslFile::server(tcp_pair().1, &context).map(drop).expect_err("servers cannot");
     assert_unsupported(&error.into(), "session_lifetime", engine);
+}
+
+/// How a client's connection ends.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum End {
+    Closed,
+    Dropped,
+    Aborted,
+    /// By the server.
+    Cut,
+}
+
+const ENDS: [End; 4] = [End::Closed, End::Dropped, End::Aborted, End::Cut];
+
+/// Connections in a row, each with a word from the server and this end; whether each was resumed, as both say.
+fn in_a_row(client: &Context, end: End, serve: impl Fn(TcpStream, End) -> bool + Sync) -> Vec<bool> {
+    let resumed = (0..5).map(|_| {
+        let (c, s) = tcp_pair();
+        thread::scope(|scope| {
+            let server = scope.spawn(|| serve(s, end));
+            let file = SslFile::client(c, client, NAME).expect("client");
+            { &file }.read_exact(&mut [0]).expect("a word");
+            let resumed = file.is_resumed().expect("it knows");
+            match end {
+                End::Closed => file.close().expect("close"),
+                End::Dropped => drop(file),
+                End::Aborted => file.abort(),
+                End::Cut => drop({ &file }.read(&mut [0]).expect_err("a cut")),
+            }
+            assert_eq!(server.join().expect("server"), resumed, "the server says otherwise");
+            resumed
+        })
+    });
+    resumed.collect()
+}
+
+/// As rustls and Java do with each ticket of TLS 1.2 (RFC 5077, section 3.3).
+#[test]
+fn a_session_that_the_server_renews_is_resumed_each_time_however_connections_end() {
+    for engine in engines() {
+        let ours = client_builder(engine).session_resumption(true);
+        let Some(client) = context(engine, "session_resumption", ours) else { continue };
+        let versions: [&SupportedProtocolVersion; 2] = [&rustls::version::TLS12, &rustls::version::TLS13];
+        for (version, end) in versions.into_iter().flat_map(|version| ENDS.map(|end| (version, end))) {
+            // Of its own, with its own keys.
+            let mut server = rustls_configs::server(ring::default_provider(), &[version]).expect("server");
+            server.ticketer = ring::Ticketer::new().expect("tickets");
+            let server = Arc::new(server);
+            let resumed = in_a_row(&client, end, |mut tcp, end| {
+                let mut tls = ServerConnection::new(server.clone()).expect("server");
+                let mut stream = rustls::Stream::new(&mut tls, &mut tcp);
+                stream.write_all(b"x").and_then(|()| stream.flush()).expect("a word");
+                if end != End::Cut {
+                    let _ = stream.read(&mut [0]);
+                }
+                tls.handshake_kind() == Some(HandshakeKind::Resumed)
+            });
+            assert_eq!(resumed, [false, true, true, true, true], "{engine:?}, {:?}, {end:?}", version.version);
+        }
+    }
+}
+
+/// What a server remembers outlives it as well.
+#[test]
+fn a_cut_connection_has_not_spoilt_its_session() {
+    for (engine, server) in engines().into_iter().flat_map(|client| engines().into_iter().map(move |s| (client, s))) {
+        for (version, tickets) in VERSIONS.into_iter().flat_map(|version| [(version, 2), (version, 0)]) {
+            let theirs = at(version, server_builder(server)).tickets(tickets);
+            let Some(theirs) = context(server, "tickets", theirs) else { continue };
+            // In TLS 1.3 a session is told of by a ticket.
+            let expected = [false, true, true, true, true].map(|yes| yes && (version, tickets) != (Version::Tls1_3, 0));
+            for end in ENDS {
+                let ours = client_builder(engine).session_resumption(true);
+                let Some(client) = context(engine, "session_resumption", ours) else { continue };
+                let resumed = in_a_row(&client, end, |tcp, end| {
+                    let file = SslFile::server(tcp, &theirs).expect("server");
+                    { &file }.write_all(b"x").expect("a word");
+                    match end {
+                        End::Cut => file.abort(),
+                        _ => drop({ &file }.read(&mut [0])),
+                    }
+                    file.is_resumed().expect("it knows")
+                });
+                assert_eq!(resumed, expected, "{engine:?} at {server:?}, {version}, {tickets} tickets, {end:?}");
+            }
+        }
+    }
+}
+
+/// RFC 5246, section 7.2.2.
+#[test]
+fn a_connection_that_an_alert_has_ended_has_spoilt_its_session() {
+    let engine = Engine::OpenSsl;
+    if !engine.is_available() {
+        return;
+    }
+    let client = client_builder(engine).build().expect("client");
+    let theirs = at(Version::Tls1_2, server_builder(engine)).build().expect("server");
+    let resumed = [false, true, false].map(|fails| {
+        let (c, s) = tcp_pair();
+        thread::scope(|scope| {
+            let server = scope.spawn(|| SslFile::server(s, &theirs).expect("server"));
+            let file = SslFile::client(c, &client, NAME).expect("client");
+            let server = server.join().expect("server");
+            if fails {
+                { server.get_ref() }.write_all(&[23, 3, 3, 0, 1, 1]).expect("write");
+                let error = { &file }.read(&mut [0]).expect_err("a forged record");
+                assert_eq!(kind_of(&error), Some(ErrorKind::LocalAlert(20)), "{error}");
+            }
+            file.is_resumed()
+        })
+    });
+    assert_eq!(resumed, [Some(false), Some(true), Some(false)]);
 }

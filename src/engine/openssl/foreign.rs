@@ -5,8 +5,9 @@ use std::net::IpAddr;
 use openssl::error::ErrorStack;
 use openssl::ssl::{Ssl, SslAcceptor, SslConnector, SslContext};
 
+use super::resumption::Client;
 use super::{bound, expect_name, refuse_ssl3, setup_error, OpenSslSession};
-use crate::engine::{Engine, Foreign, Library, Session};
+use crate::engine::{Engine, Foreign, Library, Resumable, Session};
 use crate::error::Error;
 use crate::role::Role;
 use crate::version::Bounds;
@@ -42,7 +43,13 @@ impl Foreign for SslContext {
 }
 
 impl Library for Made {
-    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
+    fn open(
+        &self,
+        role: Role,
+        server_name: &str,
+        versions: Bounds,
+        resume: Option<&Resumable>,
+    ) -> Result<Box<dyn Session>, Error> {
         refuse_ssl3(versions)?;
         let made = match (self, role) {
             (Made::Connector(connector), Role::Client) => {
@@ -62,9 +69,14 @@ impl Library for Made {
             if versions != Bounds::default() {
                 bound(&mut ssl, versions)?;
             }
-            Ok(ssl)
+            let client = match resume {
+                Some(shared) => Client::resume(&mut ssl, shared)?,
+                None => Client::default(),
+            };
+            Ok((ssl, client))
         });
-        OpenSslSession::open(bounded.map_err(|e| setup_error("OpenSSL", e))?, role, server_name, true)
+        let (ssl, client) = bounded.map_err(|e| setup_error("OpenSSL", e))?;
+        OpenSslSession::open(ssl, role, server_name, true, client)
     }
 }
 

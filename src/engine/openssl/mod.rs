@@ -4,6 +4,7 @@ mod foreign;
 mod group;
 mod identities;
 mod judge;
+mod resumption;
 mod session;
 
 use std::net::IpAddr;
@@ -12,8 +13,8 @@ use std::sync::{Arc, OnceLock};
 use openssl::error::ErrorStack;
 use openssl::ex_data::Index;
 use openssl::ssl::{
-    self, AlpnError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslSession,
-    SslSessionCacheMode, SslVerifyMode, SslVersion, StatusType,
+    self, AlpnError, Ssl, SslContext, SslContextBuilder, SslMethod, SslMode, SslOptions, SslRef, SslSessionCacheMode,
+    SslVerifyMode, SslVersion, StatusType,
 };
 use openssl::stack::Stack;
 use openssl::x509::verify::{X509CheckFlags, X509VerifyFlags};
@@ -21,10 +22,10 @@ use openssl::x509::{X509Ref, X509};
 
 use self::identities::{Identities, Parsed};
 use self::judge::{listen, Judge, Judgement};
+use self::resumption::{Client, Store};
 use self::session::OpenSslSession;
 use super::key_log::KeyLogger;
-use super::sessions::Sessions;
-use super::{Engine, Library, Session};
+use super::{Engine, Library, Resumable, Session};
 use crate::certificate::Certificate;
 use crate::error::{reasons, Error};
 use crate::role::Role;
@@ -45,7 +46,7 @@ pub(super) struct OpenSsl {
     client: OnceLock<SslContext>,
     server: Option<SslContext>,
     key_log: Option<Arc<KeyLogger>>,
-    sessions: Option<Arc<Sessions<SslSession>>>,
+    store: Option<Store>,
 }
 
 impl OpenSsl {
@@ -56,7 +57,7 @@ impl OpenSsl {
             client: OnceLock::new(),
             server: None,
             key_log: KeyLogger::new(settings)?.map(Arc::new),
-            sessions: settings.client_resumes().then(|| Arc::new(Sessions::new(settings))),
+            store: settings.client_resumes().then(|| Store::new(settings)),
         };
         if settings.can_serve() {
             library.server = Some(library.server_context()?);
@@ -85,17 +86,7 @@ impl OpenSsl {
                 context.set_alpn_protos(&alpn_list(&settings.alpn))?;
             }
             context.set_session_cache_mode(SslSessionCacheMode::OFF);
-            if let Some(sessions) = &self.sessions {
-                context.set_session_cache_mode(SslSessionCacheMode::CLIENT | SslSessionCacheMode::NO_INTERNAL);
-                let sessions = sessions.clone();
-                let index = name_index()?;
-                context.set_new_session_callback(move |ssl, session| {
-                    if let Some(name) = ssl.ex_data(index) {
-                        sessions.keep(name, session);
-                    }
-                });
-            }
-            Ok(())
+            self.store.iter().try_for_each(|store| store.attend(&mut context))
         })();
         made.map_err(|e| setup_error("the client settings", e))?;
         Ok(self.client.get_or_init(|| context.build()).clone())
@@ -228,7 +219,13 @@ pub(super) fn reads(certificate: &Certificate) -> bool {
 }
 
 impl Library for OpenSsl {
-    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
+    fn open(
+        &self,
+        role: Role,
+        server_name: &str,
+        versions: Bounds,
+        resume: Option<&Resumable>,
+    ) -> Result<Box<dyn Session>, Error> {
         let context = match (role, &self.server) {
             (Role::Client, _) => self.client_context()?,
             (Role::Server, Some(context)) => context.clone(),
@@ -252,13 +249,19 @@ impl Library for OpenSsl {
                 let name = (role == Role::Client).then_some(server_name);
                 ssl.set_ex_data(Judgement::index()?, Judgement::of(name));
             }
+            let mut client = Client::default();
             if role == Role::Client {
                 self.prepare_client(&mut ssl, server_name)?;
+                client = match (resume, &self.store) {
+                    (Some(shared), _) => Client::resume(&mut ssl, shared)?,
+                    (None, Some(store)) => store.serve(&mut ssl, server_name)?,
+                    (None, None) => client,
+                };
             }
-            Ok(ssl)
+            Ok((ssl, client))
         })();
-        let ssl = made.map_err(|e| setup_error("OpenSSL", e))?;
-        OpenSslSession::open(ssl, role, server_name, !self.settings.accept_invalid_certs)
+        let (ssl, client) = made.map_err(|e| setup_error("OpenSSL", e))?;
+        OpenSslSession::open(ssl, role, server_name, !self.settings.accept_invalid_certs, client)
     }
 }
 
@@ -275,23 +278,8 @@ impl OpenSsl {
         if self.settings.ocsp_stapling {
             ssl.set_status_type(StatusType::OCSP)?;
         }
-        if let Some(sessions) = &self.sessions {
-            ssl.set_ex_data(name_index()?, server_name.to_string());
-            // A ticket of TLS 1.3 is used once (RFC 8446, appendix C.4).
-            let once = |session: &SslSession| session.protocol_version() == SslVersion::TLS1_3;
-            if let Some(session) = sessions.take(server_name, once) {
-                resume(ssl, &session)?;
-            }
-        }
         Ok(())
     }
-}
-
-#[allow(unsafe_code, reason = "the openssl crate has no other way to offer a session")]
-fn resume(ssl: &mut Ssl, session: &SslSession) -> Result<(), ErrorStack> {
-    // SAFETY: the session must come from the context that `ssl` was made from. It does: `Sessions` belongs to one
-    // client context, is filled by that context's own callback alone, and `ssl` was made from that context.
-    unsafe { ssl.set_session(session) }
 }
 
 /// Accepts certificates for this name only.
@@ -302,12 +290,6 @@ fn expect_name(ssl: &mut SslRef, name: &str) -> Result<(), ErrorStack> {
         Ok(ip) => param.set_ip(ip),
         Err(_) => param.set_host(name),
     }
-}
-
-/// Where a client's `Ssl` keeps the server's name for the callback that stores sessions.
-fn name_index() -> Result<Index<Ssl, String>, ErrorStack> {
-    static INDEX: OnceLock<Index<Ssl, String>> = OnceLock::new();
-    index(&INDEX)
 }
 
 /// The index for something of ours in an `Ssl`, made at first use.

@@ -1,14 +1,15 @@
 use openssl::error::ErrorStack;
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
-use openssl::ssl::{self, NameType, Ssl, SslRef, SslStream, SslVerifyMode, SslVersion};
+use openssl::ssl::{self, NameType, ShutdownState, Ssl, SslRef, SslStream, SslVerifyMode, SslVersion};
 use openssl::x509::X509VerifyResult;
 
+use super::resumption::Client;
 use super::{certificate, group, judge, setup_error, Judgement};
 use crate::certificate::Certificate;
 use crate::engine::alert::{of_openssl, Report, Verdict};
 use crate::engine::verdict;
-use crate::engine::{Session, Stop, Wire};
+use crate::engine::{Resumable, Session, Stop, Wire};
 use crate::error::{reasons, Error};
 use crate::role::Role;
 use crate::version::Version;
@@ -21,16 +22,25 @@ pub(super) struct OpenSslSession {
     expected: String,
     /// Unless any certificate will do.
     heeds_verdict: bool,
+    /// Of no use to a server.
+    client: Client,
 }
 
 impl OpenSslSession {
-    pub fn open(mut ssl: Ssl, role: Role, expected: &str, heeds_verdict: bool) -> Result<Box<dyn Session>, Error> {
+    pub fn open(
+        mut ssl: Ssl,
+        role: Role,
+        expected: &str,
+        heeds_verdict: bool,
+        client: Client,
+    ) -> Result<Box<dyn Session>, Error> {
         match role {
             Role::Client => ssl.set_connect_state(),
             Role::Server => ssl.set_accept_state(),
         }
         let stream = SslStream::new(ssl, Wire::default()).map_err(|e| setup_error("OpenSSL", e))?;
-        Ok(Box::new(OpenSslSession { stream, may_have_more: false, expected: expected.to_string(), heeds_verdict }))
+        let expected = expected.to_string();
+        Ok(Box::new(OpenSslSession { stream, may_have_more: false, expected, heeds_verdict, client }))
     }
 
     /// Lends the wire to the library for one call.
@@ -42,9 +52,13 @@ impl OpenSslSession {
         std::mem::swap(self.stream.get_mut(), wire);
         let result = f(&mut self.stream);
         std::mem::swap(self.stream.get_mut(), wire);
+        self.client.look(self.stream.ssl());
         result.map_err(|e| match e.code() {
             ssl::ErrorCode::WANT_READ => Stop::NeedsInput,
-            _ => Stop::Failed(self.failure(e, wire)),
+            _ => {
+                self.client.fail();
+                Stop::Failed(self.failure(e, wire))
+            }
         })
     }
 
@@ -79,6 +93,14 @@ impl OpenSslSession {
     /// Whether what OpenSSL says about the peer's certificate counts.
     fn verifies(&self) -> bool {
         self.heeds_verdict && self.stream.ssl().verify_mode() != SslVerifyMode::NONE
+    }
+}
+
+impl Drop for OpenSslSession {
+    /// A connection that ends without our close_notify has not failed (RFC 5246, section 7.2.1): OpenSSL would refuse to resume
+    /// its session. Where an alert has ended it OpenSSL has seen to that before.
+    fn drop(&mut self) {
+        self.stream.set_shutdown(ShutdownState::SENT);
     }
 }
 
@@ -117,7 +139,9 @@ fn verdict_alert(result: X509VerifyResult) -> u8 {
 
 impl Session for OpenSslSession {
     fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop> {
-        self.call(wire, |s| s.do_handshake())
+        self.call(wire, |s| s.do_handshake())?;
+        self.client.shaken(self.stream.ssl());
+        Ok(())
     }
 
     fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop> {
@@ -142,6 +166,11 @@ impl Session for OpenSslSession {
             true => self.stream.ssl().pending(),
             false => 0,
         }
+    }
+
+    fn resumable(&mut self, _wire: &mut Wire) -> Option<Resumable> {
+        let ssl = self.stream.ssl();
+        (!ssl.is_server()).then(|| self.client.share(ssl))
     }
 
     fn version(&self) -> Option<Version> {

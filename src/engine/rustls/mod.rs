@@ -3,7 +3,9 @@
 mod exporter;
 mod names;
 mod notes;
+mod resumption;
 mod session;
+mod tickets;
 mod verifier;
 mod words;
 
@@ -13,9 +15,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
-use rustls::client::{
-    ClientSessionStore, Resumption, Tls12ClientSessionValue, Tls13ClientSessionValue, UnbufferedClientConnection,
-};
+use rustls::client::{Resumption, UnbufferedClientConnection};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::server::{
@@ -24,13 +24,11 @@ use rustls::server::{
 };
 use rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, NamedGroup, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedCipherSuite,
-    SupportedProtocolVersion,
+    ClientConfig, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
 };
 
 use super::key_log::KeyLogger;
-use super::sessions::Sessions;
-use super::{Engine, Foreign, Library, Session};
+use super::{Engine, Foreign, Library, Resumable, Session};
 use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::identity::{Identity, Material};
@@ -38,6 +36,7 @@ use crate::role::Role;
 use crate::settings::Settings;
 use crate::version::{Bounds, Version};
 use notes::{note, Secret};
+use resumption::{Own, Resuming, Store};
 use session::RustlsSession;
 use verifier::Verifier;
 
@@ -147,10 +146,7 @@ impl Rustls {
         if let Some(client) = &*client {
             return Ok(client.clone());
         }
-        let resumption = match self.settings.client_resumes() {
-            true => Resumption::store(Arc::new(ClientSessions::new(&self.settings))),
-            false => Resumption::disabled(),
-        };
+        let resumption = Resumption::store(Arc::new(Store::new(&self.settings)));
         let verifier = self.verifier(Role::Client)?;
         Ok(client.insert(Client { verifier, resumption, configs: Arc::default() }).clone())
     }
@@ -166,6 +162,7 @@ impl Rustls {
         // rustls would offer the suites of all versions.
         let mut provider = CryptoProvider::clone(&self.provider);
         provider.cipher_suites.retain(|suite| protocols.contains(&suite.version()));
+        provider.cipher_suites.iter_mut().for_each(|suite| *suite = tickets::noting(*suite));
         let wants_certificate = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&protocols)
             .map_err(|e| setup_error("the client settings", e))?
@@ -220,11 +217,19 @@ impl Rustls {
 }
 
 impl Library for Rustls {
-    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
+    fn open(
+        &self,
+        role: Role,
+        server_name: &str,
+        versions: Bounds,
+        resume: Option<&Resumable>,
+    ) -> Result<Box<dyn Session>, Error> {
         match role {
             Role::Client => {
                 let (config, verifier) = self.client_config(versions)?;
-                open_client(config, server_name, Some(verifier))
+                let from = resume.map(|own| own.clone().downcast::<Own>()).transpose();
+                let from = from.map_err(|_| Engine::Rustls.cannot("resume"))?;
+                open_client(config, server_name, Some((verifier, Resuming::new(from))))
             }
             Role::Server => {
                 let (config, verifier) = self.server_config(versions)?;
@@ -237,17 +242,20 @@ impl Library for Rustls {
 fn open_client(
     config: Arc<ClientConfig>,
     server_name: &str,
-    verifier: Option<Arc<Verifier>>,
+    ours: Option<(Arc<Verifier>, Resuming)>,
 ) -> Result<Box<dyn Session>, Error> {
     let name = ServerName::try_from(server_name.to_string())
         .map_err(|e| Error::invalid_input(format!("{server_name:?} cannot be a server's name: {e}")).with_source(e))?;
-    let conn = UnbufferedClientConnection::new(config, name).map_err(|e| setup_error("rustls", e))?;
-    Ok(Box::new(RustlsSession::new(conn, Some(server_name), verifier)))
+    let (verifier, resuming) = ours.unzip();
+    let offered = resuming.as_ref().map(Resuming::offered).unwrap_or_default();
+    let (conn, _) = notes::during(offered, || UnbufferedClientConnection::new(config, name));
+    let conn = conn.map_err(|e| setup_error("rustls", e))?;
+    Ok(Box::new(RustlsSession::new(conn, Some(server_name), verifier, resuming)))
 }
 
 fn open_server(config: Arc<ServerConfig>, verifier: Option<Arc<Verifier>>) -> Result<Box<dyn Session>, Error> {
     let conn = UnbufferedServerConnection::new(config).map_err(|e| setup_error("rustls", e))?;
-    Ok(Box::new(RustlsSession::new(conn, None, verifier)))
+    Ok(Box::new(RustlsSession::new(conn, None, verifier, None)))
 }
 
 pub(super) fn reads(certificate: &Certificate) -> bool {
@@ -447,54 +455,6 @@ fn is_exported_from(label: &str) -> bool {
     matches!(label, "EXPORTER_SECRET" | "CLIENT_RANDOM")
 }
 
-/// What a context's clients remember of servers.
-#[derive(Debug)]
-struct ClientSessions {
-    groups: Mutex<HashMap<ServerName<'static>, NamedGroup>>,
-    tls12: Sessions<Tls12ClientSessionValue>,
-    tls13: Sessions<Arc<Mutex<Option<Tls13ClientSessionValue>>>>,
-}
-
-impl ClientSessions {
-    fn new(settings: &Settings) -> ClientSessions {
-        ClientSessions { groups: Mutex::default(), tls12: Sessions::new(settings), tls13: Sessions::new(settings) }
-    }
-}
-
-impl ClientSessionStore for ClientSessions {
-    fn set_kx_hint(&self, server_name: ServerName<'static>, group: NamedGroup) {
-        let mut groups = self.groups.lock();
-        if groups.len() >= IDENTITIES {
-            groups.clear();
-        }
-        groups.insert(server_name, group);
-    }
-
-    fn kx_hint(&self, server_name: &ServerName<'_>) -> Option<NamedGroup> {
-        self.groups.lock().get(&server_name.to_owned()).copied()
-    }
-
-    fn set_tls12_session(&self, server_name: ServerName<'static>, value: Tls12ClientSessionValue) {
-        self.tls12.keep(&server_name.to_str(), value);
-    }
-
-    fn tls12_session(&self, server_name: &ServerName<'_>) -> Option<Tls12ClientSessionValue> {
-        self.tls12.take(&server_name.to_str(), |_| false)
-    }
-
-    fn remove_tls12_session(&self, server_name: &ServerName<'static>) {
-        self.tls12.remove(&server_name.to_str());
-    }
-
-    fn insert_tls13_ticket(&self, server_name: ServerName<'static>, value: Tls13ClientSessionValue) {
-        self.tls13.keep(&server_name.to_str(), Arc::new(Mutex::new(Some(value))));
-    }
-
-    fn take_tls13_ticket(&self, server_name: &ServerName<'static>) -> Option<Tls13ClientSessionValue> {
-        self.tls13.take(&server_name.to_str(), |_| true)?.lock().take()
-    }
-}
-
 /// A server's memory of its clients, each for a limited time.
 #[derive(Debug)]
 struct Expiring {
@@ -543,7 +503,13 @@ struct Made {
 }
 
 impl Library for Made {
-    fn open(&self, role: Role, server_name: &str, versions: Bounds) -> Result<Box<dyn Session>, Error> {
+    fn open(
+        &self,
+        role: Role,
+        server_name: &str,
+        versions: Bounds,
+        _resume: Option<&Resumable>,
+    ) -> Result<Box<dyn Session>, Error> {
         if versions != Bounds::default() {
             return Err(Engine::Rustls.cannot("version bounds of a file where the context was made elsewhere"));
         }

@@ -3,10 +3,13 @@
 //! during such a call is about it, but for other connections that a user's closure may have used meanwhile.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
 use rustls::crypto::tls13::OkmBlock;
 use rustls::pki_types::CertificateDer;
 
+use super::resumption::{Given, Own};
+use super::tickets::Ticket;
 use crate::certificate::Certificate;
 
 #[derive(Default)]
@@ -19,6 +22,14 @@ pub(super) struct Notes {
     /// What the peer has sent, if it came to a check and did not pass: nobody else keeps it.
     pub judged: Option<Vec<Certificate>>,
     pub secret: Option<Secret>,
+    /// Sessions that a client was given.
+    pub sessions: Vec<Given>,
+    /// The message that brought the last one of TLS 1.3.
+    pub ticket: Option<Ticket>,
+    /// They are not for the context's store.
+    pub is_private: bool,
+    /// To be resumed, and nothing else.
+    pub resume: Option<Arc<Own>>,
 }
 
 /// What keys are exported from.
@@ -32,15 +43,25 @@ thread_local! {
     static NOTES: RefCell<Notes> = RefCell::default();
 }
 
-pub(super) fn note(f: impl FnOnce(&mut Notes)) {
-    // A thread that is ending notes nothing more.
-    let _ = NOTES.try_with(|notes| f(&mut notes.borrow_mut()));
+/// What has been noted. `None` in a thread that is ending.
+pub(super) fn look<T>(f: impl FnOnce(&mut Notes) -> T) -> Option<T> {
+    NOTES.try_with(|notes| f(&mut notes.borrow_mut())).ok()
 }
 
-/// Calls, and says what was noted. What was noted before stays: it is about a connection whose call has led to this one.
-pub(super) fn during<T>(call: impl FnOnce() -> T) -> (T, Notes) {
+/// A thread that is ending notes nothing more.
+pub(super) fn note(f: impl FnOnce(&mut Notes)) {
+    let _ = look(f);
+}
+
+/// Calls, with these notes to begin with, and says what was noted. What was noted before stays: it is about a connection whose call has led to this one.
+pub(super) fn during<T>(notes: Notes, call: impl FnOnce() -> T) -> (T, Notes) {
     let swap = |other: Notes| NOTES.try_with(|notes| notes.replace(other)).unwrap_or_default();
-    let outer = swap(Notes::default());
+    let outer = swap(notes);
     let result = call();
     (result, swap(outer))
+}
+
+/// The ticket that this thread has noted outside of [`during`]: that of the connection whose call has just ended.
+pub(super) fn take_ticket() -> Option<Ticket> {
+    look(|notes| notes.ticket.take()).flatten()
 }

@@ -9,12 +9,14 @@ use rustls::{AlertDescription, CommonState, HandshakeKind, ProtocolVersion};
 
 use super::exporter::export;
 use super::notes::{self, Notes, Secret};
+use super::resumption::Resuming;
+use super::tickets::again;
 use super::verifier::Verifier;
 use super::{names, words};
 use crate::certificate::Certificate;
 use crate::der;
 use crate::engine::alert::Report;
-use crate::engine::{verdict, Buffer, Session, Stop, Wire};
+use crate::engine::{verdict, Buffer, Resumable, Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
 use crate::version::Version;
 
@@ -24,6 +26,10 @@ pub(super) trait Unbuffered: Send {
 
     fn process<'c, 'i>(&'c mut self, incoming: &'i mut [u8]) -> UnbufferedStatus<'c, 'i, Self::Data>;
     fn state(&self) -> &CommonState;
+    /// How many tickets of TLS 1.3 have come.
+    fn tickets(&self) -> u32 {
+        0
+    }
 }
 
 impl Unbuffered for UnbufferedClientConnection {
@@ -35,6 +41,10 @@ impl Unbuffered for UnbufferedClientConnection {
 
     fn state(&self) -> &CommonState {
         self
+    }
+
+    fn tickets(&self) -> u32 {
+        self.tls13_tickets_received()
     }
 }
 
@@ -56,6 +66,8 @@ pub(super) struct RustlsSession<C> {
     /// Whom a client expects.
     expected: String,
     verifier: Option<Arc<Verifier>>,
+    /// Of clients.
+    resuming: Option<Resuming>,
     handshake_done: bool,
     close_notify_sent: bool,
     /// What a record held beyond the reader's buffer.
@@ -86,12 +98,18 @@ enum Next {
 
 impl<C: Unbuffered> RustlsSession<C> {
     /// `expected`: whom a client expects.
-    pub fn new(conn: C, expected: Option<&str>, verifier: Option<Arc<Verifier>>) -> RustlsSession<C> {
+    pub fn new(
+        conn: C,
+        expected: Option<&str>,
+        verifier: Option<Arc<Verifier>>,
+        resuming: Option<Resuming>,
+    ) -> RustlsSession<C> {
         RustlsSession {
             conn,
             is_server: expected.is_none(),
             expected: expected.unwrap_or_default().to_string(),
             verifier,
+            resuming,
             handshake_done: false,
             close_notify_sent: false,
             rest: Buffer::default(),
@@ -117,10 +135,19 @@ impl<C: Unbuffered> RustlsSession<C> {
         }
         loop {
             let mut judged = None;
-            let outcome = match self.handshake_done {
-                true => self.step(wire, &mut goal),
+            let is_private = self.resuming.as_ref().is_some_and(Resuming::is_private);
+            let outcome = match self.handshake_done && !is_private {
+                true => {
+                    let tickets = self.conn.tickets();
+                    let outcome = self.step(wire, &mut goal);
+                    if self.conn.tickets() != tickets {
+                        self.keep(Notes { ticket: notes::take_ticket(), ..Notes::default() });
+                    }
+                    outcome
+                }
                 false => {
-                    let (outcome, mut notes) = notes::during(|| self.step(wire, &mut goal));
+                    let before = Notes { is_private, ..Notes::default() };
+                    let (outcome, mut notes) = notes::during(before, || self.step(wire, &mut goal));
                     judged = notes.judged.take();
                     self.keep(notes);
                     outcome
@@ -128,10 +155,21 @@ impl<C: Unbuffered> RustlsSession<C> {
             };
             match outcome {
                 Ok(Next::Again) => {}
-                Ok(Next::NeedsInput) => return Err(Stop::NeedsInput),
+                Ok(Next::NeedsInput) => {
+                    self.ready_tickets(wire);
+                    return Err(Stop::NeedsInput);
+                }
                 Ok(Next::PeerClosed) => return Ok(0),
-                Ok(Next::Done(n)) => return Ok(n),
-                Err(e) => return Err(Stop::Failed(self.failure(e, &judged.unwrap_or_default(), wire))),
+                Ok(Next::Done(n)) => {
+                    self.ready_tickets(wire);
+                    return Ok(n);
+                }
+                Err(e) => {
+                    if let Some(resuming) = &mut self.resuming {
+                        resuming.fail();
+                    }
+                    return Err(Stop::Failed(self.failure(e, &judged.unwrap_or_default(), wire)));
+                }
             }
         }
     }
@@ -289,6 +327,39 @@ impl<C: Unbuffered> RustlsSession<C> {
         self.shown = notes.shown.or(self.shown.take());
         self.ocsp_response = notes.ocsp_response.or(self.ocsp_response.take());
         self.secret = notes.secret.or(self.secret.take());
+        if let Some(resuming) = &mut self.resuming {
+            resuming.keep(notes.sessions, notes.ticket);
+        }
+    }
+
+    /// Sees to it that there are tickets for those who resume this connection's session.
+    fn ready_tickets(&mut self, wire: &mut Wire) {
+        // rustls must not be amid a message of the peer's, nor at an end.
+        while self.handshake_done && !self.close_notify_sent && !wire.holds() {
+            let Some(ticket) = self.resuming.as_ref().and_then(Resuming::wanting) else { return };
+            let mut record = ticket.record();
+            let before = Notes { is_private: true, ..Notes::default() };
+            let ((), notes) = notes::during(before, || again(|| self.meet(&mut record, wire)));
+            let Some(resuming) = &mut self.resuming else { return };
+            if notes.sessions.is_empty() {
+                resuming.forget_ticket();
+            }
+            resuming.keep(notes.sessions, None);
+        }
+    }
+
+    /// Has rustls work on a record that is not on the wire.
+    fn meet(&mut self, mut record: &mut [u8], wire: &mut Wire) {
+        while !record.is_empty() {
+            let UnbufferedStatus { discard, state, .. } = self.conn.process(record);
+            match state {
+                Ok(ConnectionState::EncodeTlsData(data)) => encode(data, wire),
+                Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
+                _ if discard == 0 => return,
+                _ => {}
+            }
+            record = &mut record[discard..];
+        }
     }
 
     /// It is the first that a server says, in the clear, in one record or in several. (In TLS 1.3 that may be another
@@ -419,6 +490,10 @@ impl<C: Unbuffered> Session for RustlsSession<C> {
         if !self.handshake_done {
             self.run(wire, Goal::Handshake)?;
             self.handshake_done = true;
+            let resumed = self.is_resumed() == Some(true);
+            if let Some(resuming) = &mut self.resuming {
+                resuming.shaken(resumed);
+            }
         }
         Ok(())
     }
@@ -442,6 +517,12 @@ impl<C: Unbuffered> Session for RustlsSession<C> {
 
     fn pending(&self) -> usize {
         self.rest.len()
+    }
+
+    fn resumable(&mut self, wire: &mut Wire) -> Option<Resumable> {
+        let shared = self.resuming.as_mut().map(Resuming::share);
+        self.ready_tickets(wire);
+        shared
     }
 
     fn version(&self) -> Option<Version> {
