@@ -180,9 +180,10 @@ impl ContextBuilder {
         self
     }
 
-    /// Trusts certificates issued by `root`, or `root` itself. May be called several times. With [`Engine::Native`] on
-    /// OpenSSL a root must be self-signed. With [`Engine::Rustls`] a server's own certificate counts as its root only if it is
-    /// self-signed, and a root that has expired still counts.
+    /// Trusts certificates issued by `root`, or `root` itself: a peer's own certificate needs no issuer if it was given here, and
+    /// may be that of an authority, as what `openssl req -x509` makes is; its names, dates and uses count as any other's. May be
+    /// called several times. With [`Engine::Native`] on OpenSSL a root must be self-signed. With [`Engine::Rustls`] a root that has
+    /// expired still counts for what it has issued.
     pub fn add_root(mut self, root: Certificate) -> Self {
         self.settings.roots.push(root);
         self

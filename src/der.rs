@@ -61,6 +61,52 @@ pub(crate) fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
     })
 }
 
+/// Whether a certificate lets its key be used for this, by the last part of its name under id-kp: 1 for a server, 2 for a
+/// client (RFC 5280, section 4.2.1.12). One that says nothing of it does.
+#[cfg(feature = "rustls")]
+pub(crate) fn allows_use(certificate: &[u8], purpose: u8) -> bool {
+    const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+    const ID_KP: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03];
+    let Some(value) = extension(certificate, EXTENDED_KEY_USAGE) else { return true };
+    let Some((_, mut purposes, _)) = element(value) else { return false };
+    while let Some((_, oid, rest)) = element(purposes) {
+        if oid.split_last() == Some((&purpose, ID_KP)) {
+            return true;
+        }
+        purposes = rest;
+    }
+    false
+}
+
+/// The value of a certificate's extension (RFC 5280, section 4.1).
+#[cfg(feature = "rustls")]
+fn extension<'a>(certificate: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+    const EXTENSIONS: u8 = 0xa3;
+    let (_, parts, _) = element(certificate)?;
+    let (_, mut fields, _) = element(parts)?;
+    let mut extensions = loop {
+        let (tag, field, rest) = element(fields)?;
+        if tag == EXTENSIONS {
+            break element(field)?.1;
+        }
+        fields = rest;
+    };
+    loop {
+        let (_, extension, rest) = element(extensions)?;
+        let (_, oid, mut fields) = element(extension)?;
+        if oid == wanted {
+            // "critical" may come first.
+            while let Some((tag, field, rest)) = element(fields) {
+                if tag == OCTET_STRING {
+                    return Some(field);
+                }
+                fields = rest;
+            }
+        }
+        extensions = rest;
+    }
+}
+
 /// The SubjectPublicKeyInfo of a certificate (RFC 5280, section 4.1), as it stands there.
 #[cfg(any(feature = "native-tls", all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
 pub(crate) fn public_key_info(certificate: &[u8]) -> Option<&[u8]> {

@@ -1,6 +1,7 @@
 //! Who is trusted, with what keys, and what the two ends agree on.
 
 mod identities;
+mod own_root;
 mod settings;
 mod verdicts;
 
