@@ -386,6 +386,17 @@ impl ContextBuilder {
         self
     }
 
+    /// Whether a name in the common name (CN) of a certificate's subject counts if it has no DNS name among its alternative names
+    /// (subjectAltName). Default: no, as with browsers, and as RFC 9525 has it (section 2): nobody who issues certificates vouches
+    /// for what stands there. For old certificates of devices. An address in the CN never counts.
+    ///
+    /// With [`Engine::Native`] on OpenSSL it always counts, and there is no way to say no; elsewhere, and with
+    /// [`Engine::Rustls`], it is `Unsupported`.
+    pub fn accept_common_names(mut self, yes: bool) -> Self {
+        self.settings.accept_common_names = yes;
+        self
+    }
+
     /// Accept a good certificate whatever name it is for: anybody who has a certificate can pose as the server.
     pub fn danger_accept_invalid_hostnames(mut self, yes: bool) -> Self {
         self.settings.accept_invalid_hostnames = yes;

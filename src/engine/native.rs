@@ -19,6 +19,9 @@ use crate::version::{Bounds, Version};
 /// Where `native-tls` is OpenSSL its acceptor has no TLS 1.3.
 const ACCEPTOR_STOPS_AT_1_2: bool = cfg!(not(any(windows, target_vendor = "apple")));
 
+/// Where it is OpenSSL a name in the CN counts, and `native-tls` has no way to say no.
+const COUNTS_COMMON_NAMES: bool = cfg!(not(any(windows, target_vendor = "apple")));
+
 /// What `native-tls` makes of SChannel takes its own close_notify for the end of both directions: it decrypts nothing behind
 /// it, and calls that the peer's end.
 const DEAF_BEHIND_CLOSE: bool = cfg!(windows);
@@ -52,6 +55,7 @@ impl Native {
             (!settings.pins.is_empty(), "pin"),
             (settings.verify.is_some(), "verify"),
             (settings.ocsp_stapling, "ocsp_stapling"),
+            (settings.accept_common_names && !COUNTS_COMMON_NAMES, "accept_common_names"),
             (settings.alpn.iter().any(|p| std::str::from_utf8(p).is_err()), "an ALPN protocol that is not UTF-8"),
         ];
         if let Some((_, option)) = refused.iter().find(|(asked, _)| *asked) {

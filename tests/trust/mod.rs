@@ -1,5 +1,6 @@
 //! Who is trusted, with what keys, and what the two ends agree on.
 
+mod common_names;
 mod identities;
 mod own_root;
 mod settings;

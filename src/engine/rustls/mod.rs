@@ -83,6 +83,9 @@ struct Server {
 impl Rustls {
     pub fn new(settings: &Settings) -> Result<Rustls, Error> {
         protocols(settings.versions)?;
+        if settings.accept_common_names {
+            return Err(Engine::Rustls.cannot("accept_common_names"));
+        }
         let schemes = settings.signature_algorithms.as_deref().map(signature_schemes).transpose()?;
         let key_log = KeyLog { wanted: KeyLogger::new(settings)?, inner: None };
         let mut library = Rustls {
