@@ -371,7 +371,7 @@ impl ContextBuilder {
     /// the stream back ([`OpenError::into_parts`](crate::OpenError::into_parts), [`SslFile::release`](crate::SslFile::release))
     /// may answer it in plain. Called in whichever thread comes upon it, when the call that did has ended: it may use any
     /// file. A panic in it goes no further. Warnings of the peer are not told, nor are alerts of ours of which the library does
-    /// not tell us: those of [`Engine::Native`] that went out encrypted.
+    /// not tell us: some of [`Engine::Native`] that went out encrypted, and what [`Engine::Rustls`] says to an alert that is none.
     ///
     /// Pike's `set_alert_callback`.
     pub fn on_alert(mut self, f: impl Fn(&Alert) + Send + Sync + 'static) -> Self {

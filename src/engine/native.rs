@@ -399,8 +399,8 @@ fn verdict(text: &str) -> Option<Verdict> {
 fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire: &Wire) -> Error {
     let verdict = verdict(&text);
     let reason = reason(&text);
-    let (alert_sent, is_mute) = (wire.alert_sent, wire.is_mute());
-    let report = Report { reason, alert_sent, verdict, is_mute, text, ..Report::default() };
+    let (alert_sent, is_mute, record_version) = (wire.alert_sent, wire.is_mute(), wire.record_version());
+    let report = Report { reason, alert_sent, verdict, is_mute, record_version, text, ..Report::default() };
     report.judge().with_source(e)
 }
 
@@ -408,6 +408,10 @@ fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire
 /// layer's own.
 fn reason(text: &str) -> Option<u32> {
     const SSL_LIBRARY: u32 = 20;
+    // The `openssl` crate's words for it.
+    if text == "the SSL session has been shut down" {
+        return Some(Report::PEER_CLOSED);
+    }
     let codes = text.split("error:").skip(1).filter_map(|e| u32::from_str_radix(e.split(':').next()?, 16).ok());
     // OpenSSL 3 has the library in bits 23 to 30 and the reason below; OpenSSL 1.1 in 24 to 31 and 12 bits of reason.
     codes

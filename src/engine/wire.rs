@@ -142,6 +142,12 @@ impl Ends {
         self.head[0] == APPLICATION_DATA
     }
 
+    /// The version in that record's header, or what stands in its place.
+    #[cfg(any(feature = "native-tls", feature = "openssl"))]
+    pub fn record_version(&self) -> [u8; 2] {
+        [self.head[1], self.head[2]]
+    }
+
     /// Nothing more is to be sent.
     pub fn mute(&mut self) {
         self.is_mute = true;

@@ -48,7 +48,10 @@ impl OpenSslSession {
     fn failure(&self, e: ssl::Error, wire: &Wire) -> Error {
         let stack = e.ssl_error();
         let ssl = self.stream.ssl();
-        let reason = stack.and_then(ssl_reason);
+        let reason = match e.code() {
+            ssl::ErrorCode::ZERO_RETURN => Some(Report::PEER_CLOSED),
+            _ => stack.and_then(ssl_reason),
+        };
         let result = ssl.verify_result();
         // A callback of a context made elsewhere may have accepted what stands there as the result.
         let is_refused = reason == Some(Report::CERTIFICATE_VERIFY_FAILED);
@@ -63,6 +66,7 @@ impl OpenSslSession {
             verdict_alert: verdict.is_some().then(|| verdict_alert(result)),
             verdict,
             is_mute: wire.is_mute(),
+            record_version: wire.record_version(),
             text: stack.map_or_else(|| e.to_string(), words),
         };
         report.judge().with_source(e)

@@ -1,6 +1,7 @@
 //! rustls, through its unbuffered interface.
 
 mod exporter;
+mod farewell;
 mod names;
 mod notes;
 mod session;
@@ -274,7 +275,8 @@ fn protocols(versions: Bounds) -> Result<Vec<&'static SupportedProtocolVersion>,
 /// The cryptography, with the suites and groups that the settings leave.
 fn provider(settings: &Settings) -> Result<CryptoProvider, Error> {
     let mut provider = cryptography::default_provider();
-    let all = std::mem::take(&mut provider.cipher_suites);
+    provider.cipher_suites.clear();
+    let all = farewell::suites();
     let lists = [
         (Version::Tls1_3, "ciphersuites", settings.ciphersuites.as_deref()),
         (Version::Tls1_2, "cipher_list", settings.cipher_list.as_deref()),

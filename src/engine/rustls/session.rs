@@ -5,9 +5,10 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
-use rustls::{AlertDescription, CertificateError, CommonState, HandshakeKind, ProtocolVersion};
+use rustls::{AlertDescription, CertificateError, CommonState, HandshakeKind, InvalidMessage, ProtocolVersion};
 
 use super::exporter::export;
+use super::farewell;
 use super::names;
 use super::notes::{self, Notes, Secret};
 use super::verifier::{Refusal, Verifier};
@@ -55,7 +56,8 @@ pub(super) struct RustlsSession<C> {
     is_server: bool,
     verifier: Option<Arc<Verifier>>,
     handshake_done: bool,
-    close_notify_sent: bool,
+    /// rustls has been told of our close_notify: from then on its debug builds assert that the peer does nothing wrong.
+    may_assert: bool,
     /// What a record held beyond the reader's buffer.
     rest: Buffer,
     server_name: Option<String>,
@@ -89,7 +91,7 @@ impl<C: Unbuffered> RustlsSession<C> {
             is_server,
             verifier,
             handshake_done: false,
-            close_notify_sent: false,
+            may_assert: false,
             rest: Buffer::default(),
             server_name: None,
             shown: None,
@@ -103,12 +105,13 @@ impl<C: Unbuffered> RustlsSession<C> {
         if !self.handshake_done && !self.is_server {
             self.note_server_hello(wire.news());
         }
+        let is_early_end = !self.handshake_done && is_close_notify(wire.news());
         let is_tls13 = self.conn.state().protocol_version() == Some(ProtocolVersion::TLSv1_3);
         if is_tls13 && self.handshake_done {
             spoil_forged_header(wire.news());
         }
-        // Debug builds of rustls assert that what comes behind an alert of ours is sound: here is what can be told before.
-        if self.close_notify_sent && !matches!(wire.news(), [] | [20..=23, 3, ..]) {
+        // Here is what can be told before.
+        if self.may_assert && !matches!(wire.news(), [] | [20..=23, 3, ..]) {
             return Err(Stop::Failed(Error::new(ErrorKind::Protocol, UNSOUND)));
         }
         loop {
@@ -122,6 +125,11 @@ impl<C: Unbuffered> RustlsSession<C> {
             };
             match outcome {
                 Ok(Next::Again) => {}
+                // rustls passes over what nobody can vouch for. But whoever said it says no more.
+                Ok(Next::NeedsInput) if is_early_end => {
+                    let said = rustls::Error::AlertReceived(AlertDescription::CloseNotify);
+                    return Err(Stop::Failed(self.failure(said, wire)));
+                }
                 Ok(Next::NeedsInput) => return Err(Stop::NeedsInput),
                 Ok(Next::PeerClosed) => return Ok(0),
                 Ok(Next::Done(n)) => return Ok(n),
@@ -132,8 +140,8 @@ impl<C: Unbuffered> RustlsSession<C> {
 
     fn step(&mut self, wire: &mut Wire, goal: &mut Goal<'_>) -> Result<Next, rustls::Error> {
         let sent_before = wire.outgoing.len();
-        let Some(UnbufferedStatus { discard, state, .. }) =
-            process(&mut self.conn, wire.view(), self.close_notify_sent)
+        let suite = self.conn.state().negotiated_cipher_suite();
+        let Some(UnbufferedStatus { discard, state, .. }) = process(&mut self.conn, wire.view(), self.may_assert)
         else {
             return Err(rustls::Error::General(UNSOUND.to_string()));
         };
@@ -184,9 +192,15 @@ impl<C: Unbuffered> RustlsSession<C> {
                     fill(wire, room, |out| traffic.encrypt(data, out)).map(|()| Next::Done(data.len()))
                 }
                 Goal::Close => {
-                    const CLOSE_NOTIFY: usize = 64;
-                    let said = fill(wire, CLOSE_NOTIFY, |out| traffic.queue_close_notify(out));
-                    self.close_notify_sent |= said.is_ok();
+                    const ROOM: usize = 64;
+                    let mut said = Err(rustls::Error::EncryptError);
+                    if suite.is_some_and(farewell::can_be_said_with) {
+                        said = farewell::say(|| fill(wire, ROOM, |out| traffic.encrypt(&farewell::CLOSE_NOTIFY, out)));
+                    }
+                    if said.is_err() {
+                        said = fill(wire, ROOM, |out| traffic.queue_close_notify(out));
+                        self.may_assert = true;
+                    }
                     said.map(|()| Next::Done(0))
                 }
             },
@@ -206,7 +220,7 @@ impl<C: Unbuffered> RustlsSession<C> {
     fn failure(&mut self, e: rustls::Error, wire: &mut Wire) -> Error {
         let before = wire.outgoing.len();
         self.say(wire);
-        let unsaid = self.handshake_done && !self.close_notify_sent && is_unsaid(&e);
+        let unsaid = self.handshake_done && !wire.is_mute() && is_unsaid(&e);
         if unsaid {
             wire.with_forged_record(|wire| self.refuse(wire));
         }
@@ -251,9 +265,7 @@ impl<C: Unbuffered> RustlsSession<C> {
     /// Puts what waits in rustls on the wire.
     fn say(&mut self, wire: &mut Wire) {
         while self.conn.state().wants_write() {
-            let Some(UnbufferedStatus { discard, state, .. }) = process(&mut self.conn, wire.view(), true) else {
-                return;
-            };
+            let UnbufferedStatus { discard, state, .. } = self.conn.process(wire.view());
             match state {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, wire),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
@@ -296,18 +308,26 @@ impl<C: Unbuffered> RustlsSession<C> {
     }
 }
 
+/// Whether it is one in the clear.
+fn is_close_notify(record: &[u8]) -> bool {
+    matches!(record, [21, _, _, 0, 2, _level, 0])
+}
+
 /// A protected record is authenticated with its header as it came (RFC 8446, section 5.2); rustls takes type and version for
 /// what they should be. Wrong ones must not pass.
 fn spoil_forged_header(record: &mut [u8]) {
+    const CHANGE_CIPHER_SPEC: u8 = 20;
     const APPLICATION_DATA: u8 = 23;
     match record {
-        [APPLICATION_DATA, 3, 3, ..] => {}
+        // The one that is never protected is refused for being there.
+        [APPLICATION_DATA, 3, 3, ..] | [CHANGE_CIPHER_SPEC, ..] => {}
         [_, _, _, _, _, .., last] => *last ^= 1,
         _ => {}
     }
 }
 
-/// `None`: a debug build of rustls has panicked. It asserts that nothing is wrong with what comes behind an alert of ours.
+/// `None`: a debug build of rustls has panicked. It asserts that nothing is wrong with what comes behind an alert of ours, if it
+/// knows of that: on contexts made elsewhere (see `farewell`).
 fn process<'c, 'i, C: Unbuffered>(
     conn: &'c mut C,
     incoming: &'i mut [u8],
@@ -403,7 +423,8 @@ fn alert_for(e: &rustls::Error) -> Option<u8> {
     let alert = match e {
         Error::InvalidCertificate(e) => e.clone().into(),
         Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
-        Error::InvalidMessage(_) => AlertDescription::DecodeError,
+        Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => AlertDescription::IllegalParameter,
+        Error::InvalidMessage(e) => (*e).into(),
         Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
         Error::DecryptError => AlertDescription::BadRecordMac,
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
