@@ -8,7 +8,7 @@ use native_tls::{HandshakeError, MidHandshakeTlsStream, Protocol, TlsAcceptor, T
 use parking_lot::Mutex;
 
 use super::alert::{Report, Verdict};
-use super::{Engine, Foreign, Library, Session, Stop, Wire};
+use super::{end_point, Engine, Foreign, Library, Session, Stop, Wire};
 use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::identity::native as native_identity;
@@ -145,7 +145,8 @@ impl Library for Native {
             Role::Client => Start::Client(self.connector(versions)?, server_name.to_string()),
             Role::Server => Start::Server(self.acceptor(versions)?),
         };
-        Ok(NativeSession::open(start))
+        let own = self.settings.identity.as_ref().filter(|_| role == Role::Server);
+        Ok(NativeSession::open(start, own.and_then(|own| own.material().chain.first().cloned())))
     }
 }
 
@@ -186,7 +187,7 @@ impl Library for Made {
                 return Err(Error::invalid_input("a context made from a TlsAcceptor is for servers only"))
             }
         };
-        Ok(NativeSession::open(start))
+        Ok(NativeSession::open(start, None))
     }
 }
 
@@ -244,6 +245,9 @@ enum Stage {
 
 struct NativeSession {
     stage: Stage,
+    is_server: bool,
+    /// A server's own certificate, if we know it.
+    shown: Option<Certificate>,
     lent: Lent,
     /// The last read was filled: its record may have more.
     may_have_more: bool,
@@ -252,9 +256,11 @@ struct NativeSession {
 }
 
 impl NativeSession {
-    fn open(start: Start) -> Box<dyn Session> {
+    fn open(start: Start, shown: Option<Certificate>) -> Box<dyn Session> {
         Box::new(NativeSession {
+            is_server: matches!(start, Start::Server(_)),
             stage: Stage::Start(start),
+            shown,
             lent: Lent::default(),
             may_have_more: false,
             closed: false,
@@ -358,7 +364,12 @@ impl Session for NativeSession {
     }
 
     fn tls_server_end_point(&self) -> Option<Vec<u8>> {
-        self.done()?.tls_server_end_point().ok()?
+        // native-tls asks the name of the signature, which for RSASSA-PSS says nothing of its hash.
+        let known = self.done()?.tls_server_end_point().ok()?;
+        known.or_else(|| match self.is_server {
+            true => end_point(self.shown.as_ref()?.der()),
+            false => end_point(self.peer_certificate()?.der()),
+        })
     }
 
     fn export_keying_material(&self, _: &mut [u8], _: &str, _: Option<&[u8]>) -> Result<(), Error> {

@@ -7,7 +7,7 @@ use openssl::x509::X509VerifyResult;
 use super::{certificate, group, setup_error, words, Judgement};
 use crate::certificate::Certificate;
 use crate::engine::alert::{Report, Verdict};
-use crate::engine::{Session, Stop, Wire};
+use crate::engine::{end_point, Session, Stop, Wire};
 use crate::error::Error;
 use crate::role::Role;
 use crate::version::Version;
@@ -212,10 +212,20 @@ impl Session for OpenSslSession {
         let certificate = if ssl.is_server() { ssl.certificate()? } else { peer.as_deref()? };
         // RFC 5929, section 4.1: the signature's hash, but SHA-256 for the broken ones.
         let digest = match certificate.signature_algorithm().object().nid().signature_algorithms()?.digest {
+            // Its name does not say it: RSASSA-PSS.
+            Nid::UNDEF => return end_point(&certificate.to_der().ok()?),
             Nid::MD5 | Nid::SHA1 => MessageDigest::sha256(),
             digest => MessageDigest::from_nid(digest)?,
         };
         certificate.digest(digest).ok().map(|d| d.to_vec())
+    }
+
+    fn has_extended_master_secret(&self) -> Option<bool> {
+        match self.version()? {
+            // RFC 8446, appendix D.
+            Version::Tls1_3 => Some(true),
+            _ => self.stream.ssl().extms_support(),
+        }
     }
 
     fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> Result<(), Error> {

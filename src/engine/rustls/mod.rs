@@ -4,6 +4,7 @@ mod exporter;
 mod farewell;
 mod names;
 mod notes;
+mod server_hello;
 mod session;
 mod verifier;
 

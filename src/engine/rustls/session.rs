@@ -11,11 +11,11 @@ use super::exporter::export;
 use super::farewell;
 use super::names;
 use super::notes::{self, Notes, Secret};
+use super::server_hello::ServerHello;
 use super::verifier::{Refusal, Verifier};
 use crate::certificate::Certificate;
-use crate::der;
 use crate::engine::alert::{Report, Verdict};
-use crate::engine::{Buffer, Session, Stop, Wire};
+use crate::engine::{end_point, Buffer, Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
 use crate::version::Version;
 
@@ -64,8 +64,7 @@ pub(super) struct RustlsSession<C> {
     shown: Option<CertificateDer<'static>>,
     ocsp_response: Option<Vec<u8>>,
     secret: Option<Secret>,
-    /// The first bytes of the ServerHello: type, length, version, the server's random (RFC 5246, section 7.4.1.3).
-    server_hello: Vec<u8>,
+    server_hello: ServerHello,
 }
 
 /// What a call is to achieve, once nothing stands in its way.
@@ -97,13 +96,13 @@ impl<C: Unbuffered> RustlsSession<C> {
             shown: None,
             ocsp_response: None,
             secret: None,
-            server_hello: Vec::new(),
+            server_hello: ServerHello::NEW,
         }
     }
 
     fn run(&mut self, wire: &mut Wire, mut goal: Goal<'_>) -> Result<usize, Stop> {
         if !self.handshake_done && !self.is_server {
-            self.note_server_hello(wire.news());
+            self.server_hello.note(wire.news());
         }
         let is_early_end = !self.handshake_done && is_close_notify(wire.news());
         let is_tls13 = self.conn.state().protocol_version() == Some(ProtocolVersion::TLSv1_3);
@@ -149,8 +148,7 @@ impl<C: Unbuffered> RustlsSession<C> {
             Ok(ConnectionState::EncodeTlsData(data)) => {
                 encode(data, wire);
                 if !self.handshake_done && self.is_server {
-                    let sent = wire.outgoing.as_slice()[sent_before..].to_vec();
-                    self.note_server_hello(&sent);
+                    self.server_hello.note(&wire.outgoing.as_slice()[sent_before..]);
                 }
                 Ok(Next::Again)
             }
@@ -295,16 +293,6 @@ impl<C: Unbuffered> RustlsSession<C> {
         self.shown = notes.shown.or(self.shown.take());
         self.ocsp_response = notes.ocsp_response.or(self.ocsp_response.take());
         self.secret = notes.secret.or(self.secret.take());
-    }
-
-    /// It is the first that a server says, in the clear, in one record or in several. (In TLS 1.3 that may be another
-    /// message of this type; there the random is not asked for.)
-    fn note_server_hello(&mut self, record: &[u8]) {
-        const HANDSHAKE: u8 = 22;
-        const WANTED: usize = 4 + 2 + 32;
-        if let [HANDSHAKE, _, _, _, _, body @ ..] = record {
-            self.server_hello.extend(body.iter().take(WANTED - self.server_hello.len()));
-        }
     }
 }
 
@@ -521,17 +509,24 @@ impl<C: Unbuffered> Session for RustlsSession<C> {
         Some(self.conn.state().handshake_kind()? == HandshakeKind::Resumed)
     }
 
+    fn has_extended_master_secret(&self) -> Option<bool> {
+        match self.version()? {
+            Version::Tls1_3 => Some(true),
+            _ => Some(self.server_hello.facts()?.has_extended_master_secret),
+        }
+    }
+
     fn tls_server_end_point(&self) -> Option<Vec<u8>> {
         match self.is_server {
-            true => der::end_point(self.shown.as_deref()?),
-            false => der::end_point(self.conn.state().peer_certificates()?.first()?),
+            true => end_point(self.shown.as_deref()?),
+            false => end_point(self.conn.state().peer_certificates()?.first()?),
         }
     }
 
     fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> Result<(), Error> {
-        match (self.conn.state().negotiated_cipher_suite(), &self.secret, self.server_hello.last_chunk()) {
-            (Some(suite), Some(secret), Some(server_random)) => {
-                export(suite, secret, server_random, out, label, context)
+        match (self.conn.state().negotiated_cipher_suite(), &self.secret, self.server_hello.facts()) {
+            (Some(suite), Some(secret), Some(server_hello)) => {
+                export(suite, secret, &server_hello.random, out, label, context)
             }
             _ => Err(Error::new(ErrorKind::NotOpen, "the handshake is not done")),
         }
