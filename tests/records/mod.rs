@@ -2,6 +2,7 @@
 
 mod bounds;
 mod closed_early;
+mod renegotiation;
 mod unsound;
 
 use crate::common;
