@@ -25,14 +25,19 @@ thread_local! {
     static IS_FAREWELL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// In `encrypt`, which may have rustls encrypt, data is a close_notify.
-pub(super) fn say<T>(encrypt: impl FnOnce() -> T) -> T {
-    // A thread that is ending says none, and is no worse off than its process.
-    let set = |is| IS_FAREWELL.try_with(|farewell| farewell.set(is)).is_ok();
-    set(true);
-    let result = encrypt();
-    set(false);
-    result
+/// What `encrypt` has rustls encrypt as data is a close_notify. `None`: it can't be said so, in a thread that is ending.
+pub(super) fn say<T>(encrypt: impl FnOnce() -> T) -> Option<T> {
+    struct Said;
+
+    impl Drop for Said {
+        fn drop(&mut self) {
+            let _ = IS_FAREWELL.try_with(|farewell| farewell.set(false));
+        }
+    }
+
+    IS_FAREWELL.try_with(|farewell| farewell.set(true)).ok()?;
+    let _said = Said;
+    Some(encrypt())
 }
 
 /// All suites of rustls, made so that a close_notify can be said with them.
