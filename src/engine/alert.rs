@@ -16,8 +16,8 @@ pub(super) struct Report {
     pub verdict_alert: Option<u8>,
     /// Whether TLS 1.3 is spoken, if that is known: some reasons then mean another alert.
     pub is_tls13: Option<bool>,
-    /// What the header of the record that the library looked at last gives for a version.
-    pub record_version: [u8; 2],
+    /// Which alert a record gets in TLS 1.3 whose version is none, if that is known: it has changed.
+    pub wrong_version_alert: Option<u8>,
     /// Whether no alert can have gone out, as our close_notify has.
     pub is_mute: bool,
     /// The library's own words.
@@ -36,7 +36,7 @@ impl Report {
     /// Reasons from here on are alerts of the peer: the number is added (SSL_AD_REASON_OFFSET).
     pub const PEER_ALERT: u32 = 1000;
     /// In a handshake OpenSSL has no reason for it.
-    #[cfg(any(feature = "native-tls", feature = "openssl"))]
+    #[allow(dead_code, reason = "without OpenSSL nobody asks")]
     pub const PEER_CLOSED: u32 = Report::PEER_ALERT;
     pub const PEER_DID_NOT_RETURN_A_CERTIFICATE: u32 = 199;
     pub const CERTIFICATE_VERIFY_FAILED: u32 = 134;
@@ -83,12 +83,9 @@ impl Report {
     /// The alert that OpenSSL sends for a reason (sslerr.h), for when it went out encrypted and could not be seen.
     fn alert_for(&self, reason: u32) -> Option<u8> {
         Some(match reason {
-            // WRONG_VERSION_NUMBER, in the header of a record: none of TLS at all, or of a version before 1.3, or one of 1.3
-            267 => match (self.record_version, self.is_tls13) {
-                ([3, _], Some(true)) => 50,
-                ([3, _], None) => return None,
-                _ => 70,
-            },
+            // WRONG_VERSION_NUMBER, in the header of a record
+            267 if self.is_tls13 == Some(false) => 70,
+            267 => self.wrong_version_alert?,
             // UNEXPECTED_MESSAGE, UNEXPECTED_RECORD, APP_DATA_IN_HANDSHAKE, CCS_RECEIVED_EARLY, BAD_RECORD_TYPE,
             // NOT_ON_RECORD_BOUNDARY, TOO_MANY_WARN_ALERTS, INVALID_ALERT, RECORD_TOO_SMALL: too many empty ones,
             // BAD_LENGTH: an empty one that may not be

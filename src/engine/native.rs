@@ -410,8 +410,8 @@ fn verdict(text: &str) -> Option<Verdict> {
 fn failure(text: String, e: impl std::error::Error + Send + Sync + 'static, wire: &Wire) -> Error {
     let verdict = verdict(&text);
     let reason = reason(&text);
-    let (alert_sent, is_mute, record_version) = (wire.alert_sent, wire.is_mute(), wire.record_version());
-    let report = Report { reason, alert_sent, verdict, is_mute, record_version, text, ..Report::default() };
+    let (alert_sent, is_mute) = (wire.alert_sent, wire.is_mute());
+    let report = Report { reason, alert_sent, verdict, is_mute, text, ..Report::default() };
     report.judge().with_source(e)
 }
 

@@ -66,7 +66,7 @@ impl OpenSslSession {
             verdict_alert: verdict.is_some().then(|| verdict_alert(result)),
             verdict,
             is_mute: wire.is_mute(),
-            record_version: wire.record_version(),
+            wrong_version_alert: Some(wrong_version_alert(wire)),
             text: stack.map_or_else(|| e.to_string(), words),
         };
         report.judge().with_source(e)
@@ -75,6 +75,16 @@ impl OpenSslSession {
     /// Whether what OpenSSL says about the peer's certificate counts.
     fn verifies(&self) -> bool {
         self.heeds_verdict && self.stream.ssl().verify_mode() != SslVerifyMode::NONE
+    }
+}
+
+/// In TLS 1.3; before OpenSSL 3.2 another where the version in the record's header is none of TLS at all.
+fn wrong_version_alert(wire: &Wire) -> u8 {
+    const OPENSSL_3_2: i64 = 0x3020_0000;
+    match wire.record_version() {
+        [3, _] => 50,
+        _ if openssl::version::number() < OPENSSL_3_2 => 70,
+        _ => 50,
     }
 }
 
