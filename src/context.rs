@@ -213,9 +213,10 @@ impl ContextBuilder {
         self
     }
 
-    /// Trusts certificates issued by `root`, or `root` itself. May be called several times. With [`Engine::Native`] on
-    /// OpenSSL a root must be self-signed. With [`Engine::Rustls`] a server's own certificate counts as its root only if it is
-    /// self-signed, and a root that has expired still counts.
+    /// Trusts certificates issued by `root`, or `root` itself: a peer's own certificate needs no issuer if it was given here, and
+    /// may be that of an authority, as what `openssl req -x509` makes is; its names, dates and uses count as any other's. May be
+    /// called several times. With [`Engine::Native`] on OpenSSL a root must be self-signed. With [`Engine::Rustls`] a root that has
+    /// expired still counts for what it has issued.
     pub fn add_root(mut self, root: Certificate) -> Self {
         self.settings.roots.push(root);
         self
@@ -403,7 +404,7 @@ impl ContextBuilder {
     /// the stream back ([`OpenError::into_parts`](crate::OpenError::into_parts), [`SslFile::release`](crate::SslFile::release))
     /// may answer it in plain. Called in whichever thread comes upon it, when the call that did has ended: it may use any
     /// file. A panic in it goes no further. Warnings of the peer are not told, nor are alerts of ours of which the library does
-    /// not tell us: those of [`Engine::Native`] that went out encrypted.
+    /// not tell us: some of [`Engine::Native`] that went out encrypted, and what [`Engine::Rustls`] says to an alert that is none.
     ///
     /// Pike's `set_alert_callback`.
     pub fn on_alert(mut self, f: impl Fn(&Alert) + Send + Sync + 'static) -> Self {
@@ -415,6 +416,17 @@ impl ContextBuilder {
     /// cut the connection can then end your data early unseen.
     pub fn lenient_eof(mut self, yes: bool) -> Self {
         self.settings.lenient_eof = yes;
+        self
+    }
+
+    /// Whether a name in the common name (CN) of a certificate's subject counts if it has no DNS name among its alternative names
+    /// (subjectAltName). Default: no, as with browsers, and as RFC 9525 has it (section 2): nobody who issues certificates vouches
+    /// for what stands there. For old certificates of devices. An address in the CN never counts.
+    ///
+    /// With [`Engine::Native`] on OpenSSL it always counts, and there is no way to say no; elsewhere, and with
+    /// [`Engine::Rustls`], it is `Unsupported`.
+    pub fn accept_common_names(mut self, yes: bool) -> Self {
+        self.settings.accept_common_names = yes;
         self
     }
 

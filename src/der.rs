@@ -64,28 +64,117 @@ pub(crate) fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
-/// The hash of a certificate that the channel binding `tls-server-end-point` is (RFC 5929, section 4.1): by the hash function
-/// of its signature, but SHA-256 for the broken ones. `None` where the signature has no single one.
+/// The hash function that makes the channel binding `tls-server-end-point` of a certificate (RFC 5929, section 4.1): that of its
+/// signature, but SHA-256 for the broken ones.
+pub(crate) enum EndPointHash {
+    Sha256,
+    Sha384,
+    Sha512,
+}
+
+impl EndPointHash {
+    /// `None` where the signature has no single one, or one that nobody here has heard of.
+    pub fn of(certificate: &[u8]) -> Option<EndPointHash> {
+        /// 1.2.840.113549.1.1: md5, sha1, sha256, sha384 and sha512 with RSA are 4, 5, 11, 12 and 13 in it.
+        const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
+        const RSASSA_PSS: u8 = 10;
+        /// 1.2.840.10045.4.1: ECDSA with SHA-1.
+        const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
+        /// 1.2.840.10045.4.3: ECDSA with SHA-256, SHA-384 and SHA-512 are 2, 3 and 4 in it.
+        const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
+        let (_, fields, _) = element(certificate)?;
+        let (_, _signed, fields) = element(fields)?;
+        let (_, algorithm, _) = element(fields)?;
+        let (_, oid, parameters) = element(algorithm)?;
+        Some(match oid.split_last()? {
+            (4 | 5 | 11, RSA) | (2, ECDSA) => EndPointHash::Sha256,
+            (12, RSA) | (3, ECDSA) => EndPointHash::Sha384,
+            (13, RSA) | (4, ECDSA) => EndPointHash::Sha512,
+            (&RSASSA_PSS, RSA) => return EndPointHash::of_pss(parameters),
+            _ if oid == ECDSA_SHA1 => EndPointHash::Sha256,
+            _ => return None,
+        })
+    }
+
+    /// RSASSA-PSS has its hash functions among its parameters (RFC 4055, section 3.1): one for the message, and one for the mask,
+    /// which must be the same, or there is no single one.
+    fn of_pss(parameters: &[u8]) -> Option<EndPointHash> {
+        const HASH: u8 = 0xa0;
+        const MASK: u8 = 0xa1;
+        /// 1.3.14.3.2.26
+        const SHA1: &[u8] = &[0x2b, 0x0e, 0x03, 0x02, 0x1a];
+        /// 2.16.840.1.101.3.4.2: SHA-256, SHA-384 and SHA-512 are 1, 2 and 3 in it.
+        const SHA2: &[u8] = &[0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x02];
+        let (_, mut fields, _) = element(parameters)?;
+        let (mut hash, mut mask) = (SHA1, SHA1);
+        while !fields.is_empty() {
+            let (tag, field, rest) = element(fields)?;
+            let algorithm = || element(element(field)?.1);
+            match tag {
+                HASH => hash = algorithm()?.1,
+                // MGF1, with the hash function for its parameter.
+                MASK => mask = element(element(algorithm()?.2)?.1)?.1,
+                _ => {}
+            }
+            fields = rest;
+        }
+        if hash != mask {
+            return None;
+        }
+        Some(match hash.split_last()? {
+            _ if hash == SHA1 => EndPointHash::Sha256,
+            (1, SHA2) => EndPointHash::Sha256,
+            (2, SHA2) => EndPointHash::Sha384,
+            (3, SHA2) => EndPointHash::Sha512,
+            _ => return None,
+        })
+    }
+}
+
+/// Whether a certificate lets its key be used for this, by the last part of its name under id-kp: 1 for a server, 2 for a
+/// client (RFC 5280, section 4.2.1.12). One that says nothing of it does.
 #[cfg(feature = "rustls")]
-pub(crate) fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
-    use sha2::{Digest, Sha256, Sha384, Sha512};
-    /// 1.2.840.113549.1.1: md5, sha1, sha256, sha384 and sha512 with RSA are 4, 5, 11, 12 and 13 in it.
-    const RSA: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01];
-    /// 1.2.840.10045.4.1: ECDSA with SHA-1.
-    const ECDSA_SHA1: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x01];
-    /// 1.2.840.10045.4.3: ECDSA with SHA-256, SHA-384 and SHA-512 are 2, 3 and 4 in it.
-    const ECDSA: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x04, 0x03];
-    let (_, fields, _) = element(certificate)?;
-    let (_, _signed, fields) = element(fields)?;
-    let (_, algorithm, _) = element(fields)?;
-    let (_, oid, _) = element(algorithm)?;
-    Some(match oid.split_last()? {
-        (4 | 5 | 11, RSA) | (2, ECDSA) => Sha256::digest(certificate).to_vec(),
-        (12, RSA) | (3, ECDSA) => Sha384::digest(certificate).to_vec(),
-        (13, RSA) | (4, ECDSA) => Sha512::digest(certificate).to_vec(),
-        _ if oid == ECDSA_SHA1 => Sha256::digest(certificate).to_vec(),
-        _ => return None,
-    })
+pub(crate) fn allows_use(certificate: &[u8], purpose: u8) -> bool {
+    const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
+    const ID_KP: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03];
+    let Some(value) = extension(certificate, EXTENDED_KEY_USAGE) else { return true };
+    let Some((_, mut purposes, _)) = element(value) else { return false };
+    while let Some((_, oid, rest)) = element(purposes) {
+        if oid.split_last() == Some((&purpose, ID_KP)) {
+            return true;
+        }
+        purposes = rest;
+    }
+    false
+}
+
+/// The value of a certificate's extension (RFC 5280, section 4.1).
+#[cfg(feature = "rustls")]
+fn extension<'a>(certificate: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+    const EXTENSIONS: u8 = 0xa3;
+    let (_, parts, _) = element(certificate)?;
+    let (_, mut fields, _) = element(parts)?;
+    let mut extensions = loop {
+        let (tag, field, rest) = element(fields)?;
+        if tag == EXTENSIONS {
+            break element(field)?.1;
+        }
+        fields = rest;
+    };
+    loop {
+        let (_, extension, rest) = element(extensions)?;
+        let (_, oid, mut fields) = element(extension)?;
+        if oid == wanted {
+            // "critical" may come first.
+            while let Some((tag, field, rest)) = element(fields) {
+                if tag == OCTET_STRING {
+                    return Some(field);
+                }
+                fields = rest;
+            }
+        }
+        extensions = rest;
+    }
 }
 
 /// The SubjectPublicKeyInfo of a certificate (RFC 5280, section 4.1), as it stands there.

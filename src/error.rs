@@ -164,6 +164,12 @@ impl Error {
         self
     }
 
+    /// The same error, with more to say.
+    pub(crate) fn adding(mut self, what: &str) -> Error {
+        self.story().text.push_str(what);
+        self
+    }
+
     /// The same error, its text led by the peer's name, unless that stands there already.
     pub(crate) fn naming(self, peer: &str) -> Error {
         match self.0.named {

@@ -136,6 +136,7 @@ pub(crate) struct Settings {
     pub max_fragment_size: Option<usize>,
     pub on_alert: Option<OnAlert>,
     pub lenient_eof: bool,
+    pub accept_common_names: bool,
     pub accept_invalid_hostnames: bool,
     pub accept_invalid_certs: bool,
 }
@@ -209,6 +210,7 @@ impl Default for Settings {
             max_fragment_size: None,
             on_alert: None,
             lenient_eof: false,
+            accept_common_names: false,
             accept_invalid_hostnames: false,
             accept_invalid_certs: false,
         }

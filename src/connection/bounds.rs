@@ -24,6 +24,8 @@ pub(super) struct Spent {
     /// Bytes of answers in the output, and where in all output the last one ends.
     answers: usize,
     answers_end: u64,
+    /// The last answer refused a renegotiation.
+    refused: bool,
     /// Bytes of answers in output that has been taken and may not have been sent.
     taken: usize,
     /// An old rule: nothing is counted.
@@ -41,7 +43,7 @@ struct Barren {
 impl Spent {
     #[inline]
     pub fn on_data(&mut self) {
-        (self.tickets, self.barren) = (0, 0);
+        (self.tickets, self.barren, self.refused) = (0, 0, false);
     }
 
     /// Output has been consumed.
@@ -120,10 +122,13 @@ impl Connection {
     pub(super) fn account(&mut self, unseen: usize, sent: u64) {
         let length = unseen - self.wire.unseen();
         let answer = (self.wire.bytes_sent() - sent) as usize;
+        if answer > 0 {
+            self.spent.refused = self.wire.was_handshake() && self.wire.sends_alert(answer);
+        }
         let record = Barren { may_be_ticket: answer == 0 && self.may_be_ticket(length), answer };
         if let Some(why) = self.spent.add(&record, &self.wire) {
             let error = self.with_alert(Error::new(ErrorKind::Protocol, why));
-            self.fail(error.during("reading"));
+            self.fail(self.explain(error.during("reading")));
         }
     }
 
@@ -137,6 +142,15 @@ impl Connection {
         self.role == Role::Client && is_tls13 && self.wire.was_application_data() && length >= SHORTEST
     }
 
+    /// The same end, with what the peer had wanted: who is refused a renegotiation often ends the connection, and its alert,
+    /// `handshake_failure` say, does not tell why.
+    pub(super) fn explain(&self, error: Error) -> Error {
+        match self.spent.refused {
+            true => error.adding("; it had asked to renegotiate, which is refused (no_renegotiation)"),
+            false => error,
+        }
+    }
+
     /// The library has failed. `sent` is from before.
     #[cold]
     pub(super) fn fail_reading(&mut self, error: Error, sent: u64) {
@@ -146,7 +160,7 @@ impl Connection {
             true => self.with_alert(error),
             false => error,
         };
-        self.fail(error.during("reading"));
+        self.fail(self.explain(error.during("reading")));
     }
 
     /// Puts the fatal alert for this error on the wire, if none has gone and our close_notify has not; says which it was.

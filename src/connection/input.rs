@@ -27,6 +27,10 @@ impl Connection {
             )),
             Some(error) => End::Failed(error.clone()),
         };
+        let end = match end {
+            End::Failed(error) => End::Failed(self.explain(error)),
+            well => well,
+        };
         if !self.handshake_done {
             self.failure = Some(match &end {
                 End::Failed(error) => error.clone(),

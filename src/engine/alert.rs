@@ -17,6 +17,8 @@ pub(super) struct Report {
     pub verdict_alert: Option<u8>,
     /// Whether TLS 1.3 is spoken, if that is known: some reasons then mean another alert.
     pub is_tls13: Option<bool>,
+    /// Which alert a record gets in TLS 1.3 whose version is none, if that is known: it has changed.
+    pub wrong_version_alert: Option<u8>,
     /// Whether no alert can have gone out, as our close_notify has.
     pub is_mute: bool,
     /// The library's own words.
@@ -34,11 +36,15 @@ const CERTIFICATE_REQUIRED: u8 = 116;
 impl Report {
     /// Reasons from here on are alerts of the peer: the number is added (SSL_AD_REASON_OFFSET).
     pub const PEER_ALERT: u32 = 1000;
+    /// In a handshake OpenSSL has no reason for it.
+    #[allow(dead_code, reason = "without OpenSSL nobody asks")]
+    pub const PEER_CLOSED: u32 = Report::PEER_ALERT;
     pub const PEER_DID_NOT_RETURN_A_CERTIFICATE: u32 = 199;
     pub const CERTIFICATE_VERIFY_FAILED: u32 = 134;
 
     /// The kind, the alert, and a text for a person.
     pub fn judge(self) -> Error {
+        let alert_for_reason = self.reason.and_then(|reason| self.alert_for(reason));
         let sent = |alert: Option<u8>| self.alert_sent.or(alert).filter(|_| !self.is_mute);
         let certificate = |kind, text: String, alert| Error::new(kind, text).with_alert(sent(alert));
         match (self.verdict, self.reason) {
@@ -65,7 +71,7 @@ impl Report {
                     self.is_tls13.map(|is_tls13| if is_tls13 { CERTIFICATE_REQUIRED } else { HANDSHAKE_FAILURE });
                 certificate(ErrorKind::Certificate, text, alert)
             }
-            (None, reason) => match sent(reason.and_then(|reason| alert_for(reason, self.is_tls13))) {
+            (None, _) => match sent(alert_for_reason) {
                 Some(alert) => {
                     let text = format!("{}; ended with the alert {} ({alert})", self.text, alert_name(alert));
                     Error::new(ErrorKind::LocalAlert(alert), text)
@@ -74,37 +80,39 @@ impl Report {
             },
         }
     }
-}
 
-/// The alert that OpenSSL sends for a reason (sslerr.h), for when it went out encrypted and could not be seen.
-fn alert_for(reason: u32, is_tls13: Option<bool>) -> Option<u8> {
-    Some(match reason {
-        // WRONG_VERSION_NUMBER, in the header of a record; for TLS 1.3 it can be 50 as well
-        267 if is_tls13 == Some(false) => 70,
-        // UNEXPECTED_MESSAGE, UNEXPECTED_RECORD, APP_DATA_IN_HANDSHAKE, CCS_RECEIVED_EARLY, BAD_RECORD_TYPE,
-        // NOT_ON_RECORD_BOUNDARY, TOO_MANY_WARN_ALERTS, RECORD_TOO_SMALL: too many empty ones
-        244 | 245 | 100 | 133 | 443 | 182 | 409 | 298 => 10,
-        // DECRYPTION_FAILED_OR_BAD_RECORD_MAC, DECRYPTION_FAILED
-        281 | 147 => 20,
-        // DATA_LENGTH_TOO_LONG, ENCRYPTED_LENGTH_TOO_LONG, PACKET_LENGTH_TOO_LONG
-        146 | 150 | 198 => 22,
-        // NO_SHARED_CIPHER, NO_SUITABLE_SIGNATURE_ALGORITHM, NO_SHARED_SIGNATURE_ALGORITHMS, NO_SUITABLE_KEY_SHARE,
-        // NO_SUITABLE_GROUPS, NO_SHARED_GROUPS, UNSAFE_LEGACY_RENEGOTIATION_DISABLED
-        193 | 118 | 376 | 101 | 295 | 410 | 338 => 40,
-        // TOO_MANY_KEY_UPDATES
-        132 => 47,
-        // LENGTH_MISMATCH, BAD_EXTENSION, LENGTH_TOO_SHORT, BAD_LENGTH
-        159 | 110 | 160 | 271 => 50,
-        // BAD_SIGNATURE, DIGEST_CHECK_FAILED
-        123 | 149 => 51,
-        // UNSUPPORTED_PROTOCOL, UNKNOWN_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION
-        258 | 252 | 396 | 266 => 70,
-        // INAPPROPRIATE_FALLBACK
-        373 => 86,
-        // NO_APPLICATION_PROTOCOL
-        235 => 120,
-        _ => return None,
-    })
+    /// The alert that OpenSSL sends for a reason (sslerr.h), for when it went out encrypted and could not be seen.
+    fn alert_for(&self, reason: u32) -> Option<u8> {
+        Some(match reason {
+            // WRONG_VERSION_NUMBER, in the header of a record
+            267 if self.is_tls13 == Some(false) => 70,
+            267 => self.wrong_version_alert?,
+            // UNEXPECTED_MESSAGE, UNEXPECTED_RECORD, APP_DATA_IN_HANDSHAKE, CCS_RECEIVED_EARLY, BAD_RECORD_TYPE,
+            // NOT_ON_RECORD_BOUNDARY, TOO_MANY_WARN_ALERTS, INVALID_ALERT, RECORD_TOO_SMALL: too many empty ones,
+            // BAD_LENGTH: an empty one that may not be
+            244 | 245 | 100 | 133 | 443 | 182 | 409 | 205 | 298 | 271 => 10,
+            // DECRYPTION_FAILED_OR_BAD_RECORD_MAC, DECRYPTION_FAILED
+            281 | 147 => 20,
+            // DATA_LENGTH_TOO_LONG, ENCRYPTED_LENGTH_TOO_LONG, PACKET_LENGTH_TOO_LONG
+            146 | 150 | 198 => 22,
+            // NO_SHARED_CIPHER, NO_SUITABLE_SIGNATURE_ALGORITHM, NO_SHARED_SIGNATURE_ALGORITHMS, NO_SUITABLE_KEY_SHARE,
+            // NO_SUITABLE_GROUPS, NO_SHARED_GROUPS, UNSAFE_LEGACY_RENEGOTIATION_DISABLED, NO_RENEGOTIATION
+            193 | 118 | 376 | 101 | 295 | 410 | 338 | 339 => 40,
+            // TOO_MANY_KEY_UPDATES, BAD_KEY_UPDATE, EXCESSIVE_MESSAGE_SIZE, UNKNOWN_ALERT_TYPE
+            132 | 122 | 152 | 246 => 47,
+            // LENGTH_MISMATCH, BAD_EXTENSION, LENGTH_TOO_SHORT
+            159 | 110 | 160 => 50,
+            // BAD_SIGNATURE, DIGEST_CHECK_FAILED
+            123 | 149 => 51,
+            // UNSUPPORTED_PROTOCOL, UNKNOWN_PROTOCOL, VERSION_TOO_LOW, WRONG_SSL_VERSION
+            258 | 252 | 396 | 266 => 70,
+            // INAPPROPRIATE_FALLBACK
+            373 => 86,
+            // NO_APPLICATION_PROTOCOL
+            235 => 120,
+            _ => return None,
+        })
+    }
 }
 
 /// What OpenSSL has against a certificate, from its words for it (X509_verify_cert_error_string), which `native-tls` has nothing

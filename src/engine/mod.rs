@@ -23,6 +23,7 @@ use std::any::Any;
 use std::sync::Arc;
 
 use crate::certificate::Certificate;
+use crate::der::EndPointHash;
 use crate::error::Error;
 use crate::role::Role;
 use crate::settings::Settings;
@@ -110,6 +111,46 @@ impl Engine {
     }
 }
 
+/// The channel binding `tls-server-end-point` of a certificate, with whichever functions there are.
+fn end_point(certificate: &[u8]) -> Option<Vec<u8>> {
+    digest(EndPointHash::of(certificate)?, certificate)
+}
+
+#[cfg(any(feature = "rustls", feature = "x509"))]
+fn digest(hash: EndPointHash, data: &[u8]) -> Option<Vec<u8>> {
+    use sha2::{Digest, Sha256, Sha384, Sha512};
+    Some(match hash {
+        EndPointHash::Sha256 => Sha256::digest(data).to_vec(),
+        EndPointHash::Sha384 => Sha384::digest(data).to_vec(),
+        EndPointHash::Sha512 => Sha512::digest(data).to_vec(),
+    })
+}
+
+#[cfg(all(
+    feature = "openssl",
+    not(any(windows, target_vendor = "apple")),
+    not(any(feature = "rustls", feature = "x509"))
+))]
+fn digest(hash: EndPointHash, data: &[u8]) -> Option<Vec<u8>> {
+    use ::openssl::hash::MessageDigest;
+    let function = match hash {
+        EndPointHash::Sha256 => MessageDigest::sha256(),
+        EndPointHash::Sha384 => MessageDigest::sha384(),
+        EndPointHash::Sha512 => MessageDigest::sha512(),
+    };
+    ::openssl::hash::hash(function, data).ok().map(|hash| hash.to_vec())
+}
+
+/// native-tls has none to give.
+#[cfg(not(any(
+    feature = "rustls",
+    feature = "x509",
+    all(feature = "openssl", not(any(windows, target_vendor = "apple")))
+)))]
+fn digest(_: EndPointHash, _: &[u8]) -> Option<Vec<u8>> {
+    None
+}
+
 /// A TLS library with the settings of one context. Opens sessions; each call is cheap.
 pub(crate) trait Library: Send + Sync {
     /// A session in this role. `server_name`: whom a client expects, already checked for form. `resume`: what a client is to
@@ -189,6 +230,10 @@ pub(crate) trait Session: Send {
         None
     }
     fn is_resumed(&self) -> Option<bool> {
+        None
+    }
+    /// Below TLS 1.3: whether keys are bound to the handshake that made them (RFC 7627).
+    fn has_extended_master_secret(&self) -> Option<bool> {
         None
     }
     fn tls_server_end_point(&self) -> Option<Vec<u8>>;

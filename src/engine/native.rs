@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::alert::{Report, Verdict};
 use super::overheard::Overheard;
-use super::{Engine, Foreign, Library, Resumable, Session, Stop, Wire};
+use super::{end_point, Engine, Foreign, Library, Resumable, Session, Stop, Wire};
 use crate::certificate::Certificate;
 use crate::error::{reasons, Error};
 use crate::identity::native as native_identity;
@@ -19,6 +19,9 @@ use crate::version::{Bounds, Version};
 
 /// Where `native-tls` is OpenSSL its acceptor has no TLS 1.3.
 const ACCEPTOR_STOPS_AT_1_2: bool = cfg!(not(any(windows, target_vendor = "apple")));
+
+/// Where it is OpenSSL a name in the CN counts, and `native-tls` has no way to say no.
+const COUNTS_COMMON_NAMES: bool = cfg!(not(any(windows, target_vendor = "apple")));
 
 /// What `native-tls` makes of SChannel takes its own close_notify for the end of both directions: it decrypts nothing behind
 /// it, and calls that the peer's end.
@@ -53,6 +56,7 @@ impl Native {
             (!settings.pins.is_empty(), "pin"),
             (settings.verify.is_some(), "verify"),
             (settings.ocsp_stapling, "ocsp_stapling"),
+            (settings.accept_common_names && !COUNTS_COMMON_NAMES, "accept_common_names"),
             (settings.alpn.iter().any(|p| std::str::from_utf8(p).is_err()), "an ALPN protocol that is not UTF-8"),
         ];
         if let Some((_, option)) = refused.iter().find(|(asked, _)| *asked) {
@@ -148,7 +152,8 @@ impl Library for Native {
             Role::Client => Start::Client(self.connector(versions)?, server_name.to_string()),
             Role::Server => Start::Server(self.acceptor(versions)?),
         };
-        Ok(NativeSession::open(start))
+        let own = self.settings.identity.as_ref().filter(|_| role == Role::Server);
+        Ok(NativeSession::open(start, own.and_then(|own| own.material().chain.first().cloned())))
     }
 }
 
@@ -195,7 +200,7 @@ impl Library for Made {
                 return Err(Error::invalid_input("a context made from a TlsAcceptor is for servers only"))
             }
         };
-        Ok(NativeSession::open(start))
+        Ok(NativeSession::open(start, None))
     }
 }
 
@@ -253,6 +258,9 @@ enum Stage {
 
 struct NativeSession {
     stage: Stage,
+    is_server: bool,
+    /// A server's own certificate, if we know it.
+    shown: Option<Certificate>,
     lent: Lent,
     /// Whom a client expects.
     expected: String,
@@ -265,15 +273,17 @@ struct NativeSession {
 }
 
 impl NativeSession {
-    fn open(start: Start) -> Box<dyn Session> {
+    fn open(start: Start, shown: Option<Certificate>) -> Box<dyn Session> {
         let expected = match &start {
             Start::Client(_, name) => name.clone(),
             Start::Server(_) => String::new(),
         };
         Box::new(NativeSession {
+            is_server: matches!(start, Start::Server(_)),
             expected,
             overheard: Overheard::default(),
             stage: Stage::Start(start),
+            shown,
             lent: Lent::default(),
             may_have_more: false,
             closed: false,
@@ -403,7 +413,12 @@ impl Session for NativeSession {
     }
 
     fn tls_server_end_point(&self) -> Option<Vec<u8>> {
-        self.done()?.tls_server_end_point().ok()?
+        // native-tls asks the name of the signature, which for RSASSA-PSS says nothing of its hash.
+        let known = self.done()?.tls_server_end_point().ok()?;
+        known.or_else(|| match self.is_server {
+            true => end_point(self.shown.as_ref()?.der()),
+            false => end_point(self.peer_certificate()?.der()),
+        })
     }
 
     fn export_keying_material(&self, _: &mut [u8], _: &str, _: Option<&[u8]>) -> Result<(), Error> {
@@ -448,6 +463,10 @@ const SHUTDOWN_WHILE_IN_INIT: u32 = 407;
 /// layer's own.
 fn reason(text: &str) -> Option<u32> {
     const SSL_LIBRARY: u32 = 20;
+    // The `openssl` crate's words for it.
+    if text == "the SSL session has been shut down" {
+        return Some(Report::PEER_CLOSED);
+    }
     let codes = text.split("error:").skip(1).filter_map(|e| u32::from_str_radix(e.split(':').next()?, 16).ok());
     // OpenSSL 3 has the library in bits 23 to 30 and the reason below; OpenSSL 1.1 in 24 to 31 and 12 bits of reason.
     codes

@@ -70,6 +70,7 @@ const HEADER: usize = 5;
 /// More than this no record may hold (RFC 8446, section 5.2; RFC 5246, section 6.2.3).
 const LONGEST: usize = 16 * 1024 + 2048;
 const ALERT: u8 = 21;
+const HANDSHAKE: u8 = 22;
 const APPLICATION_DATA: u8 = 23;
 /// Long enough for any cipher to look at, and a whole number of blocks.
 const FORGED: usize = 96;
@@ -140,6 +141,25 @@ impl Ends {
     /// Whether the record that was admitted last calls itself application data, as all protected ones of TLS 1.3 do.
     pub fn was_application_data(&self) -> bool {
         self.head[0] == APPLICATION_DATA
+    }
+
+    /// Whether it calls itself a message of a handshake: behind ours, below TLS 1.3, the wish for another.
+    pub fn was_handshake(&self) -> bool {
+        self.head[0] == HANDSHAKE
+    }
+
+    /// Whether the last so many bytes of the output begin with an alert.
+    pub fn sends_alert(&self, bytes: usize) -> bool {
+        matches!(
+            self.outgoing.as_slice().split_at_checked(self.outgoing.len().wrapping_sub(bytes)),
+            Some((_, [ALERT, ..]))
+        )
+    }
+
+    /// The version in that record's header, or what stands in its place.
+    #[allow(dead_code, reason = "without OpenSSL nobody asks")]
+    pub fn record_version(&self) -> [u8; 2] {
+        [self.head[1], self.head[2]]
     }
 
     /// Nothing more is to be sent.

@@ -350,22 +350,36 @@ impl<S: Stream> SslFile<S> {
         core.machine.tls.session().is_resumed().filter(|_| core.machine.tls.is_handshake_done())
     }
 
-    /// The channel binding `tls-server-end-point` (RFC 5929, section 4): the hash of the server's certificate.
+    /// Whether the connection's keys are bound to its handshake by the extended master secret (RFC 7627), as they always are in TLS
+    /// 1.3 (RFC 8446, appendix D). Where they are not, a server that a client trusts can give another connection the same
+    /// keys, and what is [exported](SslFile::export_keying_material) names neither. `None` before the handshake is done, and with
+    /// engines that can't tell.
+    pub fn has_extended_master_secret(&self) -> Option<bool> {
+        let core = self.shared().ask();
+        core.machine.tls.session().has_extended_master_secret().filter(|_| core.machine.tls.is_handshake_done())
+    }
+
+    /// The channel binding `tls-server-end-point` (RFC 5929, section 4): the hash of the server's certificate, by the hash
+    /// function of its signature. `None` where that has no single one (Ed25519, say), and before the handshake is done.
     pub fn tls_server_end_point(&self) -> Option<Vec<u8>> {
         let core = self.shared().ask();
         core.machine.tls.session().tls_server_end_point().filter(|_| core.machine.tls.is_handshake_done())
     }
 
-    /// The channel binding `tls-exporter` (RFC 9266): 32 bytes that both ends of this connection know, and nobody else. Below
-    /// TLS 1.3 it is only as good as the extended master secret, which both ends must have used (section 4.2): what peers
-    /// of this century do.
+    /// The channel binding `tls-exporter` (RFC 9266): 32 bytes that both ends of this connection know, and nobody else. `None`
+    /// without the [extended master secret](SslFile::has_extended_master_secret), where it must not be used (section 4.2); before
+    /// the handshake is done; and with engines that can't export.
     pub fn tls_exporter(&self) -> Option<Vec<u8>> {
+        if self.has_extended_master_secret() != Some(true) {
+            return None;
+        }
         let mut out = [0; 32];
         let made = self.export_keying_material(&mut out, "EXPORTER-Channel-Binding", Some(&[]));
         made.is_ok().then(|| out.to_vec())
     }
 
-    /// Key material bound to this connection (RFC 5705; RFC 8446, section 7.5), the same on both ends.
+    /// Key material bound to this connection (RFC 5705; RFC 8446, section 7.5), the same on both ends. Below TLS 1.3 it is bound to
+    /// it only [where there is an extended master secret](SslFile::has_extended_master_secret).
     ///
     /// Errors: `NotConnected` before the handshake is done; `Unsupported` with engines that have none.
     pub fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> io::Result<()> {

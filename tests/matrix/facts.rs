@@ -31,6 +31,7 @@ fn known(file: &SslFile, fact: &str) -> &'static str {
         "verified_chain" => of(file.verified_chain()),
         "is_resumed" => of(file.is_resumed()),
         "tls_server_end_point" => of(file.tls_server_end_point()),
+        "has_extended_master_secret" => of(file.has_extended_master_secret()),
         "tls_exporter" => of(file.tls_exporter()),
         "ocsp_response" => of(file.ocsp_response()),
         "handshake_time" => of(file.handshake_time()),

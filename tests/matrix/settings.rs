@@ -65,6 +65,7 @@ fn set(name: &str, builder: ContextBuilder, files: &Files) -> io::Result<Context
         "ocsp_stapling" => builder.ocsp_stapling(true),
         "max_fragment_size" => builder.max_fragment_size(1024),
         "on_alert" => builder.on_alert(|_| ()),
+        "accept_common_names" => builder.accept_common_names(true),
         "lenient_eof" => builder.lenient_eof(true),
         "danger_accept_invalid_hostnames" => builder.danger_accept_invalid_hostnames(true),
         "danger_accept_invalid_certs" => builder.danger_accept_invalid_certs(true),

@@ -143,7 +143,7 @@ fn warnings_in_a_row_are_limited() {
 }
 
 /// A HelloRequest, or a client's hello.
-fn renegotiation(peer: &mut Evil, ours: Role) -> Vec<u8> {
+pub fn renegotiation(peer: &mut Evil, ours: Role) -> Vec<u8> {
     match ours {
         Role::Client => peer.record(HANDSHAKE, &[0, 0, 0, 0]),
         Role::Server => {

@@ -1,6 +1,9 @@
 //! Records as the rules allow them and few peers send them: handshakes that are cut, or begin, oddly, and records without data.
 
 mod bounds;
+mod closed_early;
+mod renegotiation;
+mod unsound;
 
 use crate::common;
 

@@ -6,6 +6,7 @@
 
 mod alerts;
 mod alpn;
+mod bindings;
 mod ciphers;
 mod client_auth;
 mod facts;

@@ -1,7 +1,9 @@
 //! Who is trusted, with what keys, and what the two ends agree on.
 
 mod causes;
+mod common_names;
 mod identities;
+mod own_root;
 mod settings;
 mod verdicts;
 

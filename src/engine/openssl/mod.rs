@@ -273,7 +273,7 @@ impl OpenSsl {
             ssl.set_hostname(server_name)?;
         }
         if !self.settings.accept_invalid_certs && !self.settings.accept_invalid_hostnames {
-            expect_name(ssl, server_name)?;
+            expect_name(ssl, server_name, self.settings.accept_common_names)?;
         }
         if self.settings.ocsp_stapling {
             ssl.set_status_type(StatusType::OCSP)?;
@@ -282,10 +282,12 @@ impl OpenSsl {
     }
 }
 
-/// Accepts certificates for this name only.
-fn expect_name(ssl: &mut SslRef, name: &str) -> Result<(), ErrorStack> {
+/// Accepts certificates for this name only: one of subjectAltName, or of the CN where that counts.
+fn expect_name(ssl: &mut SslRef, name: &str, may_be_common: bool) -> Result<(), ErrorStack> {
     let param = ssl.param_mut();
-    param.set_hostflags(X509CheckFlags::NO_PARTIAL_WILDCARDS);
+    let mut flags = X509CheckFlags::NO_PARTIAL_WILDCARDS;
+    flags.set(X509CheckFlags::NEVER_CHECK_SUBJECT, !may_be_common);
+    param.set_hostflags(flags);
     match name.parse() {
         Ok(ip) => param.set_ip(ip),
         Err(_) => param.set_host(name),

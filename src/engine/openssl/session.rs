@@ -8,8 +8,7 @@ use super::resumption::Client;
 use super::{certificate, group, judge, setup_error, Judgement};
 use crate::certificate::Certificate;
 use crate::engine::alert::{of_openssl, Report, Verdict};
-use crate::engine::verdict;
-use crate::engine::{Resumable, Session, Stop, Wire};
+use crate::engine::{end_point, verdict, Resumable, Session, Stop, Wire};
 use crate::error::{reasons, Error};
 use crate::role::Role;
 use crate::version::Version;
@@ -65,7 +64,10 @@ impl OpenSslSession {
     fn failure(&self, e: ssl::Error, wire: &Wire) -> Error {
         let stack = e.ssl_error();
         let ssl = self.stream.ssl();
-        let reason = stack.and_then(ssl_reason);
+        let reason = match e.code() {
+            ssl::ErrorCode::ZERO_RETURN => Some(Report::PEER_CLOSED),
+            _ => stack.and_then(ssl_reason),
+        };
         let result = ssl.verify_result();
         // Taken in any case: it is about this call.
         let refused = judge::refused(ssl);
@@ -85,6 +87,7 @@ impl OpenSslSession {
             verdict_alert: verdict.is_some().then(|| verdict_alert(result)),
             verdict,
             is_mute: wire.is_mute(),
+            wrong_version_alert: Some(wrong_version_alert(wire)),
             text: reasons(&stack.map_or_else(|| e.to_string(), ErrorStack::to_string)),
         };
         report.judge().with_source(e)
@@ -101,6 +104,16 @@ impl Drop for OpenSslSession {
     /// its session. Where an alert has ended it OpenSSL has seen to that before.
     fn drop(&mut self) {
         self.stream.set_shutdown(ShutdownState::SENT);
+    }
+}
+
+/// In TLS 1.3; before OpenSSL 3.2 another where the version in the record's header is none of TLS at all.
+fn wrong_version_alert(wire: &Wire) -> u8 {
+    const OPENSSL_3_2: i64 = 0x3020_0000;
+    match wire.record_version() {
+        [3, _] => 50,
+        _ if openssl::version::number() < OPENSSL_3_2 => 70,
+        _ => 50,
     }
 }
 
@@ -237,10 +250,20 @@ impl Session for OpenSslSession {
         let certificate = if ssl.is_server() { ssl.certificate()? } else { peer.as_deref()? };
         // RFC 5929, section 4.1: the signature's hash, but SHA-256 for the broken ones.
         let digest = match certificate.signature_algorithm().object().nid().signature_algorithms()?.digest {
+            // Its name does not say it: RSASSA-PSS.
+            Nid::UNDEF => return end_point(&certificate.to_der().ok()?),
             Nid::MD5 | Nid::SHA1 => MessageDigest::sha256(),
             digest => MessageDigest::from_nid(digest)?,
         };
         certificate.digest(digest).ok().map(|d| d.to_vec())
+    }
+
+    fn has_extended_master_secret(&self) -> Option<bool> {
+        match self.version()? {
+            // RFC 8446, appendix D.
+            Version::Tls1_3 => Some(true),
+            _ => self.stream.ssl().extms_support(),
+        }
     }
 
     fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> Result<(), Error> {

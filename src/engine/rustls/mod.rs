@@ -1,10 +1,13 @@
 //! rustls, through its unbuffered interface.
 
 mod exporter;
+mod farewell;
 mod names;
 mod notes;
 mod resumption;
+mod server_hello;
 mod session;
+mod suites;
 mod tickets;
 mod verifier;
 mod words;
@@ -83,6 +86,9 @@ struct Server {
 impl Rustls {
     pub fn new(settings: &Settings) -> Result<Rustls, Error> {
         protocols(settings.versions)?;
+        if settings.accept_common_names {
+            return Err(Engine::Rustls.cannot("accept_common_names"));
+        }
         let schemes = settings.signature_algorithms.as_deref().map(signature_schemes).transpose()?;
         let key_log = KeyLog { wanted: KeyLogger::new(settings)?, inner: None };
         let mut library = Rustls {
@@ -162,7 +168,6 @@ impl Rustls {
         // rustls would offer the suites of all versions.
         let mut provider = CryptoProvider::clone(&self.provider);
         provider.cipher_suites.retain(|suite| protocols.contains(&suite.version()));
-        provider.cipher_suites.iter_mut().for_each(|suite| *suite = tickets::noting(*suite));
         let wants_certificate = ClientConfig::builder_with_provider(Arc::new(provider))
             .with_protocol_versions(&protocols)
             .map_err(|e| setup_error("the client settings", e))?
@@ -280,7 +285,8 @@ fn protocols(versions: Bounds) -> Result<Vec<&'static SupportedProtocolVersion>,
 /// The cryptography, with the suites and groups that the settings leave.
 fn provider(settings: &Settings) -> Result<CryptoProvider, Error> {
     let mut provider = cryptography::default_provider();
-    let all = std::mem::take(&mut provider.cipher_suites);
+    provider.cipher_suites.clear();
+    let all = suites::all();
     let lists = [
         (Version::Tls1_3, "ciphersuites", settings.ciphersuites.as_deref()),
         (Version::Tls1_2, "cipher_list", settings.cipher_list.as_deref()),

@@ -5,18 +5,18 @@ use rustls::client::{ClientConnectionData, UnbufferedClientConnection};
 use rustls::pki_types::CertificateDer;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::unbuffered::{ConnectionState, EncodeError, EncodeTlsData, EncryptError, UnbufferedStatus};
-use rustls::{AlertDescription, CommonState, HandshakeKind, ProtocolVersion};
+use rustls::{AlertDescription, CommonState, HandshakeKind, InvalidMessage, ProtocolVersion};
 
 use super::exporter::export;
 use super::notes::{self, Notes, Secret};
 use super::resumption::Resuming;
+use super::server_hello::ServerHello;
 use super::tickets::again;
 use super::verifier::Verifier;
-use super::{names, words};
+use super::{farewell, names, suites, words};
 use crate::certificate::Certificate;
-use crate::der;
 use crate::engine::alert::Report;
-use crate::engine::{verdict, Buffer, Resumable, Session, Stop, Wire};
+use crate::engine::{end_point, verdict, Buffer, Resumable, Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
 use crate::version::Version;
 
@@ -69,15 +69,15 @@ pub(super) struct RustlsSession<C> {
     /// Of clients.
     resuming: Option<Resuming>,
     handshake_done: bool,
-    close_notify_sent: bool,
+    /// rustls has been told of our close_notify: from then on its debug builds assert that the peer does nothing wrong.
+    may_assert: bool,
     /// What a record held beyond the reader's buffer.
     rest: Buffer,
     server_name: Option<String>,
     shown: Option<CertificateDer<'static>>,
     ocsp_response: Option<Vec<u8>>,
     secret: Option<Secret>,
-    /// The first bytes of the ServerHello: type, length, version, the server's random (RFC 5246, section 7.4.1.3).
-    server_hello: Vec<u8>,
+    server_hello: ServerHello,
 }
 
 /// What a call is to achieve, once nothing stands in its way.
@@ -111,26 +111,27 @@ impl<C: Unbuffered> RustlsSession<C> {
             verifier,
             resuming,
             handshake_done: false,
-            close_notify_sent: false,
+            may_assert: false,
             rest: Buffer::default(),
             server_name: None,
             shown: None,
             ocsp_response: None,
             secret: None,
-            server_hello: Vec::new(),
+            server_hello: ServerHello::NEW,
         }
     }
 
     fn run(&mut self, wire: &mut Wire, mut goal: Goal<'_>) -> Result<usize, Stop> {
         if !self.handshake_done && !self.is_server {
-            self.note_server_hello(wire.news());
+            self.server_hello.note(wire.news());
         }
+        let is_early_end = !self.handshake_done && is_close_notify(wire.news());
         let is_tls13 = self.conn.state().protocol_version() == Some(ProtocolVersion::TLSv1_3);
         if is_tls13 && self.handshake_done {
             spoil_forged_header(wire.news());
         }
-        // Debug builds of rustls assert that what comes behind an alert of ours is sound: here is what can be told before.
-        if self.close_notify_sent && !matches!(wire.news(), [] | [20..=23, 3, ..]) {
+        // Here is what can be told before.
+        if self.may_assert && !matches!(wire.news(), [] | [20..=23, 3, ..]) {
             return Err(Stop::Failed(Error::new(ErrorKind::Protocol, UNSOUND)));
         }
         loop {
@@ -155,6 +156,11 @@ impl<C: Unbuffered> RustlsSession<C> {
             };
             match outcome {
                 Ok(Next::Again) => {}
+                // rustls passes over what nobody can vouch for. But whoever said it says no more.
+                Ok(Next::NeedsInput) if is_early_end => {
+                    let said = rustls::Error::AlertReceived(AlertDescription::CloseNotify);
+                    return Err(Stop::Failed(self.failure(said, &[], wire)));
+                }
                 Ok(Next::NeedsInput) => {
                     self.ready_tickets(wire);
                     return Err(Stop::NeedsInput);
@@ -176,8 +182,8 @@ impl<C: Unbuffered> RustlsSession<C> {
 
     fn step(&mut self, wire: &mut Wire, goal: &mut Goal<'_>) -> Result<Next, rustls::Error> {
         let sent_before = wire.outgoing.len();
-        let Some(UnbufferedStatus { discard, state, .. }) =
-            process(&mut self.conn, wire.view(), self.close_notify_sent)
+        let suite = self.conn.state().negotiated_cipher_suite();
+        let Some(UnbufferedStatus { discard, state, .. }) = process(&mut self.conn, wire.view(), self.may_assert)
         else {
             return Err(rustls::Error::General(UNSOUND.to_string()));
         };
@@ -185,8 +191,7 @@ impl<C: Unbuffered> RustlsSession<C> {
             Ok(ConnectionState::EncodeTlsData(data)) => {
                 encode(data, wire);
                 if !self.handshake_done && self.is_server {
-                    let sent = wire.outgoing.as_slice()[sent_before..].to_vec();
-                    self.note_server_hello(&sent);
+                    self.server_hello.note(&wire.outgoing.as_slice()[sent_before..]);
                 }
                 Ok(Next::Again)
             }
@@ -228,9 +233,16 @@ impl<C: Unbuffered> RustlsSession<C> {
                     fill(wire, room, |out| traffic.encrypt(data, out)).map(|()| Next::Done(data.len()))
                 }
                 Goal::Close => {
-                    const CLOSE_NOTIFY: usize = 64;
-                    let said = fill(wire, CLOSE_NOTIFY, |out| traffic.queue_close_notify(out));
-                    self.close_notify_sent |= said.is_ok();
+                    const ROOM: usize = 64;
+                    let mut said = None;
+                    if suite.is_some_and(suites::is_ours) {
+                        said = farewell::say(|| fill(wire, ROOM, |out| traffic.encrypt(&farewell::CLOSE_NOTIFY, out)));
+                    }
+                    // rustls itself says it even when its keys are used up.
+                    let said = said.filter(Result::is_ok).unwrap_or_else(|| {
+                        self.may_assert = true;
+                        fill(wire, ROOM, |out| traffic.queue_close_notify(out))
+                    });
                     said.map(|()| Next::Done(0))
                 }
             },
@@ -250,7 +262,7 @@ impl<C: Unbuffered> RustlsSession<C> {
     fn failure(&mut self, e: rustls::Error, judged: &[Certificate], wire: &mut Wire) -> Error {
         let before = wire.outgoing.len();
         self.say(wire);
-        let unsaid = self.handshake_done && !self.close_notify_sent && is_unsaid(&e);
+        let unsaid = self.handshake_done && !wire.is_mute() && is_unsaid(&e);
         if unsaid {
             wire.with_forged_record(|wire| self.refuse(wire));
         }
@@ -295,9 +307,7 @@ impl<C: Unbuffered> RustlsSession<C> {
     /// Puts what waits in rustls on the wire.
     fn say(&mut self, wire: &mut Wire) {
         while self.conn.state().wants_write() {
-            let Some(UnbufferedStatus { discard, state, .. }) = process(&mut self.conn, wire.view(), true) else {
-                return;
-            };
+            let UnbufferedStatus { discard, state, .. } = self.conn.process(wire.view());
             match state {
                 Ok(ConnectionState::EncodeTlsData(data)) => encode(data, wire),
                 Ok(ConnectionState::TransmitTlsData(data)) => data.done(),
@@ -335,7 +345,7 @@ impl<C: Unbuffered> RustlsSession<C> {
     /// Sees to it that there are tickets for those who resume this connection's session.
     fn ready_tickets(&mut self, wire: &mut Wire) {
         // rustls must not be amid a message of the peer's, nor at an end.
-        while self.handshake_done && !self.close_notify_sent && !wire.holds() {
+        while self.handshake_done && !wire.is_mute() && !wire.holds() {
             let Some(ticket) = self.resuming.as_ref().and_then(Resuming::wanting) else { return };
             let mut record = ticket.record();
             let before = Notes { is_private: true, ..Notes::default() };
@@ -361,30 +371,28 @@ impl<C: Unbuffered> RustlsSession<C> {
             record = &mut record[discard..];
         }
     }
+}
 
-    /// It is the first that a server says, in the clear, in one record or in several. (In TLS 1.3 that may be another
-    /// message of this type; there the random is not asked for.)
-    fn note_server_hello(&mut self, record: &[u8]) {
-        const HANDSHAKE: u8 = 22;
-        const WANTED: usize = 4 + 2 + 32;
-        if let [HANDSHAKE, _, _, _, _, body @ ..] = record {
-            self.server_hello.extend(body.iter().take(WANTED - self.server_hello.len()));
-        }
-    }
+/// Whether it is one in the clear.
+fn is_close_notify(record: &[u8]) -> bool {
+    matches!(record, [21, _, _, 0, 2, _level, 0])
 }
 
 /// A protected record is authenticated with its header as it came (RFC 8446, section 5.2); rustls takes type and version for
 /// what they should be. Wrong ones must not pass.
 fn spoil_forged_header(record: &mut [u8]) {
+    const CHANGE_CIPHER_SPEC: u8 = 20;
     const APPLICATION_DATA: u8 = 23;
     match record {
-        [APPLICATION_DATA, 3, 3, ..] => {}
+        // The one that is never protected is refused for being there.
+        [APPLICATION_DATA, 3, 3, ..] | [CHANGE_CIPHER_SPEC, ..] => {}
         [_, _, _, _, _, .., last] => *last ^= 1,
         _ => {}
     }
 }
 
-/// `None`: a debug build of rustls has panicked. It asserts that nothing is wrong with what comes behind an alert of ours.
+/// `None`: a debug build of rustls has panicked. It asserts that nothing is wrong with what comes behind an alert of ours, if it
+/// knows of that: on contexts made elsewhere (see `farewell`).
 fn process<'c, 'i, C: Unbuffered>(
     conn: &'c mut C,
     incoming: &'i mut [u8],
@@ -467,7 +475,8 @@ fn alert_for(e: &rustls::Error) -> Option<u8> {
     let alert = match e {
         Error::InvalidCertificate(e) => e.clone().into(),
         Error::NoCertificatesPresented => AlertDescription::CertificateRequired,
-        Error::InvalidMessage(_) => AlertDescription::DecodeError,
+        Error::InvalidMessage(InvalidMessage::InvalidKeyUpdate) => AlertDescription::IllegalParameter,
+        Error::InvalidMessage(e) => (*e).into(),
         Error::PeerSentOversizedRecord => AlertDescription::RecordOverflow,
         Error::DecryptError => AlertDescription::BadRecordMac,
         Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } => {
@@ -574,17 +583,24 @@ impl<C: Unbuffered> Session for RustlsSession<C> {
         Some(self.conn.state().handshake_kind()? == HandshakeKind::Resumed)
     }
 
+    fn has_extended_master_secret(&self) -> Option<bool> {
+        match self.version()? {
+            Version::Tls1_3 => Some(true),
+            _ => Some(self.server_hello.facts()?.has_extended_master_secret),
+        }
+    }
+
     fn tls_server_end_point(&self) -> Option<Vec<u8>> {
         match self.is_server {
-            true => der::end_point(self.shown.as_deref()?),
-            false => der::end_point(self.conn.state().peer_certificates()?.first()?),
+            true => end_point(self.shown.as_deref()?),
+            false => end_point(self.conn.state().peer_certificates()?.first()?),
         }
     }
 
     fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> Result<(), Error> {
-        match (self.conn.state().negotiated_cipher_suite(), &self.secret, self.server_hello.last_chunk()) {
-            (Some(suite), Some(secret), Some(server_random)) => {
-                export(suite, secret, server_random, out, label, context)
+        match (self.conn.state().negotiated_cipher_suite(), &self.secret, self.server_hello.facts()) {
+            (Some(suite), Some(secret), Some(server_hello)) => {
+                export(suite, secret, &server_hello.random, out, label, context)
             }
             _ => Err(Error::new(ErrorKind::NotOpen, "the handshake is not done")),
         }

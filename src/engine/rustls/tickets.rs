@@ -5,12 +5,8 @@
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
-use rustls::crypto::cipher::{
-    AeadKey, InboundOpaqueMessage, InboundPlainMessage, Iv, MessageDecrypter, MessageEncrypter, Tls13AeadAlgorithm,
-    UnsupportedOperationError,
-};
-use rustls::{CipherSuiteCommon, ConnectionTrafficSecrets, ContentType, Error, SupportedCipherSuite, Tls13CipherSuite};
+use rustls::crypto::cipher::{InboundOpaqueMessage, InboundPlainMessage, MessageDecrypter};
+use rustls::{ContentType, Error};
 
 use super::notes::note;
 
@@ -73,51 +69,17 @@ pub(super) fn again<T>(call: impl FnOnce() -> T) -> T {
     call()
 }
 
-/// The same suite, for clients, so that what it decrypts is looked at.
-pub(super) fn noting(suite: SupportedCipherSuite) -> SupportedCipherSuite {
-    /// rustls wants them to last, and has three.
-    static MADE: Mutex<Vec<&'static Tls13CipherSuite>> = Mutex::new(Vec::new());
-    let SupportedCipherSuite::Tls13(suite) = suite else { return suite };
-    let mut made = MADE.lock();
-    if let Some(made) = made.iter().find(|made| made.common.suite == suite.common.suite) {
-        return SupportedCipherSuite::Tls13(made);
-    }
-    let common = CipherSuiteCommon { ..suite.common };
-    let aead_alg = Box::leak(Box::new(Aead(suite.aead_alg)));
-    let noting = Tls13CipherSuite { common, hkdf_provider: suite.hkdf_provider, aead_alg, quic: None };
-    let noting = Box::leak(Box::new(noting));
-    made.push(noting);
-    SupportedCipherSuite::Tls13(noting)
-}
-
-struct Aead(&'static dyn Tls13AeadAlgorithm);
-
-impl Tls13AeadAlgorithm for Aead {
-    fn encrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageEncrypter> {
-        self.0.encrypter(key, iv)
-    }
-
-    fn decrypter(&self, key: AeadKey, iv: Iv) -> Box<dyn MessageDecrypter> {
-        Box::new(Decrypter { inner: self.0.decrypter(key, iv), again: 0 })
-    }
-
-    fn key_len(&self) -> usize {
-        self.0.key_len()
-    }
-
-    fn extract_keys(&self, key: AeadKey, iv: Iv) -> Result<ConnectionTrafficSecrets, UnsupportedOperationError> {
-        self.0.extract_keys(key, iv)
-    }
-
-    fn fips(&self) -> bool {
-        self.0.fips()
-    }
-}
-
-struct Decrypter {
+/// The library's own, in front of which what it decrypts is looked at.
+pub(super) struct Decrypter {
     inner: Box<dyn MessageDecrypter>,
     /// How many of the records that rustls has counted were not the peer's.
     again: u64,
+}
+
+impl Decrypter {
+    pub fn new(inner: Box<dyn MessageDecrypter>) -> Decrypter {
+        Decrypter { inner, again: 0 }
+    }
 }
 
 impl MessageDecrypter for Decrypter {

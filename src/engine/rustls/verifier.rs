@@ -116,10 +116,6 @@ impl Verifier {
         found: impl FnOnce(&VerifiedPath<'_>) -> T,
     ) -> Option<T> {
         let end_entity = EndEntityCert::try_from(end_entity).ok()?;
-        let usage = match self.role {
-            Role::Client => KeyUsage::server_auth(),
-            Role::Server => KeyUsage::client_auth(),
-        };
         let accept = |path: &VerifiedPath<'_>| match accept(path) {
             true => Ok(()),
             false => Err(webpki::Error::UnknownIssuer),
@@ -130,11 +126,60 @@ impl Verifier {
             roots,
             intermediates,
             UnixTime::now(),
-            usage,
+            self.usage(),
             None,
             Some(&accept),
         );
         path.ok().map(|path| found(&path))
+    }
+
+    /// Whether the peer's own certificate was given as a root.
+    fn is_root(&self, end_entity: &CertificateDer<'_>) -> bool {
+        self.root_certificates.iter().any(|root| root == end_entity)
+    }
+
+    /// The verdict on a peer of which the usual checks, which want an issuer, have said this. One that was given as a root
+    /// needs none, and may be an authority besides, as what `openssl req -x509` makes is. What else is asked of a peer's own
+    /// certificate holds for it too: its dates and its uses. (A revoked one stays so.)
+    fn allow_root(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        now: UnixTime,
+        usual: Result<(), rustls::Error>,
+    ) -> Result<(), rustls::Error> {
+        use rustls::Error::InvalidCertificate;
+        let Err(objection) = usual else { return Ok(()) };
+        let is_revoked = matches!(objection, InvalidCertificate(CertificateError::Revoked));
+        if is_revoked || !self.is_root(end_entity) {
+            return Err(objection);
+        }
+        let certificate = EndEntityCert::try_from(end_entity).map_err(|_| objection.clone())?;
+        // With nobody to trust: whoever is still asked for an issuer has nothing else against it.
+        let algorithms = self.algorithms.all;
+        match certificate.verify_for_usage(algorithms, &[], &[], now, self.usage(), None, None).err() {
+            Some(webpki::Error::UnknownIssuer) => Ok(()),
+            // After the dates, and before the uses.
+            Some(webpki::Error::CaUsedAsEndEntity) => match der::allows_use(end_entity, self.use_of_key()) {
+                true => Ok(()),
+                false => Err(CertificateError::InvalidPurpose.into()),
+            },
+            _ => Err(objection),
+        }
+    }
+
+    fn usage(&self) -> KeyUsage {
+        match self.role {
+            Role::Client => KeyUsage::server_auth(),
+            Role::Server => KeyUsage::client_auth(),
+        }
+    }
+
+    /// The same as the last part of its OID (RFC 5280, section 4.2.1.12).
+    fn use_of_key(&self) -> u8 {
+        match self.role {
+            Role::Client => 1,
+            Role::Server => 2,
+        }
     }
 
     /// Built anew, since rustls does not keep it.
@@ -142,6 +187,9 @@ impl Verifier {
         let (end_entity, intermediates) = chain.split_first()?;
         if self.accept_invalid_certs {
             return None;
+        }
+        if self.is_root(end_entity) {
+            return Some(vec![Certificate::from_library(end_entity.to_vec())]);
         }
         let found = |path: &VerifiedPath<'_>| {
             let inner = std::iter::once(end_entity.to_vec())
@@ -173,7 +221,7 @@ impl Verifier {
     fn is_pinned(&self, end_entity: &CertificateDer<'_>, intermediates: &[CertificateDer<'_>]) -> bool {
         let fits = |key: &[u8]| self.pins.contains(&Sha256::digest(key).into());
         let anchor = |root: &TrustAnchor<'_>| der::encode(der::SEQUENCE, &[&root.subject_public_key_info]);
-        if self.accept_invalid_certs {
+        if self.accept_invalid_certs || self.is_root(end_entity) {
             return EndEntityCert::try_from(end_entity).is_ok_and(|leaf| fits(&leaf.subject_public_key_info()));
         }
         let accept = |path: &VerifiedPath<'_>| {
@@ -197,13 +245,14 @@ impl ServerCertVerifier for Verifier {
         note_judged(end_entity, intermediates);
         if !self.accept_invalid_certs {
             let certificate = ParsedCertificate::try_from(end_entity)?;
-            verify_server_cert_signed_by_trust_anchor(
+            let usual = verify_server_cert_signed_by_trust_anchor(
                 &certificate,
                 &self.roots,
                 intermediates,
                 now,
                 self.algorithms.all,
-            )?;
+            );
+            self.allow_root(end_entity, now, usual)?;
             if !self.accept_invalid_hostnames {
                 verify_server_name(&certificate, server_name)?;
             }
@@ -252,7 +301,8 @@ impl ClientCertVerifier for Verifier {
     ) -> Result<ClientCertVerified, rustls::Error> {
         note_judged(end_entity, intermediates);
         if let Some(clients) = &self.clients {
-            clients.verify_client_cert(end_entity, intermediates, now)?;
+            let usual = clients.verify_client_cert(end_entity, intermediates, now);
+            self.allow_root(end_entity, now, usual.map(drop))?;
         }
         self.check_own_rules(end_entity, intermediates, None)?;
         note(|notes| notes.judged = None);
