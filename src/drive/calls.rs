@@ -215,11 +215,17 @@ impl<S: Transport, F> Shared<S, F> {
     }
 
     pub fn set_nonblocking(&self, nonblocking: bool) -> io::Result<()> {
+        let _call = InCall::begin();
         let mut locked = self.lock();
         locked.check_free()?;
         if locked.machine.nonblocking != nonblocking {
             self.needs_polling("switching between blocking and non-blocking")?;
             locked.machine.nonblocking = nonblocking;
+            // Who polls for input alone would wait for ever for a server that waits for our hello.
+            if nonblocking && locked.machine.is_to_begin() {
+                locked.machine.tick(&Real);
+                locked.offer();
+            }
         }
         Ok(())
     }

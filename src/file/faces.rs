@@ -21,6 +21,10 @@ macro_rules! events {
         impl<S: crate::stream::Stream> $file<S> {
             /// Blocking or not, from now on, for all handles; in any state. A call that is waiting goes on waiting.
             ///
+            /// With TLS, a client that has not begun its handshake begins it when it is made non-blocking: its first message is with the
+            /// system when this returns, so that a poll for input alone will do with servers that speak first. How a handshake
+            /// fails the next call tells.
+            ///
             /// Errors: `Unsupported` for a stream without a descriptor; `ResourceBusy` while another file has this one.
             pub fn set_nonblocking(&self, nonblocking: bool) -> std::io::Result<()> {
                 self.shared().set_nonblocking(nonblocking)

@@ -92,8 +92,8 @@ impl Machine {
         }
     }
 
-    /// It has been begun, and goes on when something comes or goes.
-    pub(super) fn is_to_begin(&self) -> bool {
+    /// A client has said nothing yet. Once it has been begun it goes on when something comes or goes.
+    pub fn is_to_begin(&self) -> bool {
         let is_needless = self.is_over() && self.send.queue.is_empty();
         !self.settled() && !is_needless && self.tls.is_to_speak_first()
     }

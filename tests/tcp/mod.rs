@@ -664,6 +664,31 @@ fn nonblocking_read_before_anyone_accepted_would_block() {
     });
 }
 
+#[cfg(unix)]
+#[test]
+fn a_client_that_polls_for_input_alone_hears_a_server_that_speaks_first() {
+    use rustix::event::{poll, PollFd, PollFlags, Timespec};
+    each(|net| {
+        let client = net.connect();
+        client.set_nonblocking(true).expect("set_nonblocking");
+        let server = net.accept();
+        thread::scope(|t| {
+            t.spawn(|| write_byte(&server, b'2'));
+            let mut buf = [0; 2];
+            let read = loop {
+                let limit = Timespec { tv_sec: LONG.as_secs() as i64, tv_nsec: 0 };
+                let ready = poll(&mut [PollFd::new(&client, PollFlags::IN)], Some(&limit)).expect("poll");
+                assert_ne!(ready, 0, "the server has heard nothing");
+                match (&client).read(&mut buf) {
+                    Err(e) if e.kind() == ErrorKind::WouldBlock => {}
+                    other => break other,
+                }
+            };
+            assert_eq!((read.expect("read"), buf[0]), (1, b'2'));
+        });
+    });
+}
+
 #[test]
 fn both_ends_on_one_thread_when_neither_blocks() {
     each(|net| {

@@ -125,8 +125,12 @@ impl World {
             }
             Op::Pause(paused) => it.machine.pause_reading(paused, &clock),
             Op::Nonblocking(nonblocking) => {
-                if it.machine.manner() == Manner::Polled {
+                if it.machine.manner() == Manner::Polled && it.machine.nonblocking != nonblocking {
                     it.machine.nonblocking = nonblocking;
+                    if nonblocking && it.machine.is_to_begin() {
+                        it.machine.tick(&clock);
+                        return self.offer(t, node, false, Ret::Unit);
+                    }
                 }
             }
             Op::Look => {
