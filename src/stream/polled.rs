@@ -17,7 +17,8 @@ use crate::sys::{self, AsFd, AsRawFd, Descriptor, Doorbell, Ready, Woken};
 /// then. A socket is shut down as sockets are; what is none has no half-close: its peer is told of the end by close_notify alone.
 ///
 /// The type must do no more than read from its descriptor and write to it: what it keeps in a buffer of its own nobody polls
-/// for. It must give what the descriptor gives, `WouldBlock` too.
+/// for. It must give what the descriptor gives, `WouldBlock` too. Whether a write to a peer that has gone raises SIGPIPE is up to
+/// its `write` (programs that Rust's runtime starts ignore that signal).
 ///
 /// ```no_run
 /// use std::fs::File;
@@ -65,8 +66,12 @@ impl<T: Read + Write + AsFd + Send + 'static> Transport for Polled<T> {
     }
 
     fn take_over(&self) -> io::Result<Inherited> {
-        let claimed = Claimed::of(self.inner.lock().as_fd())?;
+        let inner = self.inner.lock();
+        let claimed = Claimed::of(inner.as_fd())?;
         claimed.set_nonblocking()?;
+        // What is no socket can't be told.
+        let _ = sys::claim(inner.as_fd());
+        drop(inner);
         let nonblocking = claimed.was_nonblocking();
         *self.claimed.lock() = Some(claimed);
         Ok(Inherited { nonblocking, ..Inherited::default() })
@@ -111,7 +116,8 @@ impl<T: Read + Write + AsFd + Send + 'static> Transport for Polled<T> {
     }
 
     fn unacknowledged(&self) -> usize {
-        sys::unacknowledged(self.inner.lock().as_fd()).unwrap_or(0)
+        // Where nobody knows, something may be.
+        sys::unacknowledged(self.inner.lock().as_fd()).unwrap_or(1)
     }
 
     fn peer(&self) -> Option<String> {
