@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Draws what `cargo bench --bench peers -- --csv samples.csv` has measured, as SVG:
+"""Draws what `cargo bench -p sslfile-benches -- --csv samples.csv` has measured, as SVG:
 
-    python3 benches/chart.py samples.csv > chart.svg
+    python3 benches/chart.py samples.csv > src/docs/chart.svg
 
 Each case has a line, each engine a mark on it: the rate of `sslfile` divided by that of the raw stream of the same TLS
 library in the same round, as the median of all rounds, with a bar from the first to the third quartile. The scale is

@@ -12,6 +12,7 @@ use crate::version::Bounds;
 
 /// Whether a server asks its clients for a certificate (RFC 8446, section 4.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ClientAuth {
     /// It does not.
     None,

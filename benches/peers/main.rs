@@ -1,6 +1,6 @@
 //! Peers and `sslfile` in turn, in one process, over loopback. README.md in the folder above says how to read the figures.
 //!
-//! `cargo bench --bench peers -- --help`
+//! `cargo bench -p sslfile-benches -- --help`
 
 mod cases;
 mod certs;
@@ -42,7 +42,7 @@ use syscalls::Counter;
 
 /// Speed of TLS streams: peers and sslfile in turn, over loopback.
 #[derive(Parser)]
-#[command(bin_name = "cargo bench --bench peers --")]
+#[command(bin_name = "cargo bench -p sslfile-benches --")]
 struct Args {
     /// How often everything is measured [default: 9, with --quick or --syscalls 3]
     #[arg(long)]

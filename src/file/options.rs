@@ -21,6 +21,7 @@ use crate::version::{Bounds, Version};
 
 /// When a file shakes hands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum Handshake {
     /// When it is opened: errors show there. A non-blocking file begins then and does not wait.
     Eager,
