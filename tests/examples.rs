@@ -12,10 +12,16 @@ mod ftp_server;
 #[allow(dead_code)]
 #[path = "peers/harness.rs"]
 mod harness;
+#[path = "examples/graceful_stop.rs"]
+mod graceful_stop;
 #[path = "examples/http_redirect.rs"]
 mod http_redirect;
 #[path = "examples/https_get.rs"]
 mod https_get;
+#[path = "examples/keep_alive.rs"]
+mod keep_alive;
+#[path = "examples/proxy.rs"]
+mod proxy;
 #[path = "examples/sslcat.rs"]
 mod sslcat;
 #[path = "examples/tool.rs"]

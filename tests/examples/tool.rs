@@ -36,7 +36,8 @@ fn examples() -> &'static Path {
         let built = Command::new(env!("CARGO"))
             .args(["build", "--quiet", "--no-default-features", "--profile", profile])
             .args(["--example", "demo", "--example", "sslcat", "--example", "https_get"])
-            .args(["--example", "http_redirect", "--example", "ftp"])
+            .args(["--example", "http_redirect", "--example", "ftp", "--example", "proxy"])
+            .args(["--example", "keep_alive", "--example", "graceful_stop"])
             .args(["--features", &features.collect::<Vec<_>>().join(",")])
             .arg("--target-dir")
             .arg(folder.parent().expect("target folder"))
@@ -113,6 +114,10 @@ impl Tool {
     pub fn end_stdin(mut self) -> Tool {
         self.stdin = None;
         self
+    }
+
+    pub fn id(&self) -> u32 {
+        self.child.as_ref().expect("a started program").id()
     }
 
     /// Where `sslcat -l` listens.
