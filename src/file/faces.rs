@@ -36,7 +36,10 @@ macro_rules! events {
             }
 
             /// Bounds each whole call that reads: `read`, `peek`, and with TLS `handshake` and `close_clean`. `None`: no
-            /// bound, the default. After `TimedOut` nothing is half-done.
+            /// bound, the default. After `TimedOut` nothing is half-done. A call that waits already goes on as it was.
+            ///
+            /// What std builds on `read` (`read_exact`, `read_to_end`, `lines`, `io::copy`) makes many calls, and each has this
+            /// time for itself: [`set_read_deadline`](Self::set_read_deadline) bounds all of them together.
             ///
             /// With a read callback in a backend it is an idle time-out: the connection ends with `TimedOut` when
             /// nothing has been read for so long.
@@ -95,7 +98,8 @@ macro_rules! events {
                 self.shared().set_timeout_kind(kind)
             }
 
-            /// As `read`, and the bytes stay to be read.
+            /// As `read`, and the bytes stay to be read: here, and no longer in the stream, where a poller would see them.
+            /// [`pending`](Self::pending) counts them.
             pub fn peek(&self, buf: &mut [u8]) -> std::io::Result<usize> {
                 if buf.is_empty() {
                     return Ok(0);

@@ -71,7 +71,8 @@ use crate::version::Version;
 ///
 /// With a backend it is the backend that lingers, so it has to be turned (or to go, which leaves its streams to the thread).
 /// Dropped while its thread unwinds from a panic, a file ends as by `abort`: nobody must take half an answer for a whole
-/// one. A forked child that drops a file says nothing on it: the connection is its parent's. A drop calls no callback.
+/// one. A forked child that drops a file says nothing on it: the connection is its parent's, who alone may use it, as the state
+/// of TLS is in memory and there would be two of it. A drop calls no callback, and `process::exit` drops nothing: that is a cut.
 ///
 /// What a peer can make a file cost has [bounds](crate::guide::bounds).
 ///
@@ -264,7 +265,8 @@ impl<S: Stream> SslFile<S> {
     ///
     /// `Write`: later writes fail with `BrokenPipe`; close_notify follows all accepted data (and our part of the
     /// handshake), then a TCP half-close if the stream has one. Reading goes on. `Read`: blocked readers wake with
-    /// `Ok(0)`, as do all later reads; the peer is not told.
+    /// `Ok(0)`, as do all later reads; the peer is not told, and the stream is left alone: a poller of your own is to be woken by
+    /// its own means.
     ///
     /// Errors: `NotConnected` after `close` and `close_clean`.
     pub fn shutdown(&self, how: Shutdown) -> io::Result<()> {

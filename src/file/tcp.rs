@@ -16,7 +16,8 @@ use crate::context::Context;
 /// `From<SslFile> for OwnedFd` (the connection would be left in mid-air; use [`release`](SslFile::release)).
 impl SslFile<TcpStream> {
     /// As `TcpStream::connect`, with the system's roots, unless there is [another default](Context::set_default). The handshake
-    /// happens on first use, and checks the certificate against the host in `addr`. Blocks for the TCP connect; tries each address of the host.
+    /// happens on first use, and checks the certificate against the host in `addr`; a first `write` waits for it. Blocks for the TCP
+    /// connect; tries each address of the host.
     ///
     /// Errors: those of `TcpStream::connect`, and of [`Context::client`].
     pub fn connect<A: ToServer>(addr: A) -> io::Result<SslFile> {

@@ -17,8 +17,9 @@ use crate::sys::{self, AsFd, AsRawFd, Descriptor, Doorbell, Ready, Woken};
 /// then. A socket is shut down as sockets are; what is none has no half-close: its peer is told of the end by close_notify alone.
 ///
 /// The type must do no more than read from its descriptor and write to it: what it keeps in a buffer of its own nobody polls
-/// for. It must give what the descriptor gives, `WouldBlock` too. Whether a write to a peer that has gone raises SIGPIPE is up to
-/// its `write` (programs that Rust's runtime starts ignore that signal).
+/// for. It must give what the descriptor gives, `WouldBlock` too. Whether a write raises SIGPIPE when the peer has gone is its affair,
+/// unless it is a socket of std or of `socket2` (on Apple's systems, any socket), to which none does: a program that was not started by
+/// Rust's runtime must ignore that signal, as for a pipe.
 ///
 /// ```no_run
 /// use std::fs::File;
@@ -89,7 +90,7 @@ impl<T: Read + Write + AsFd + Send + 'static> Transport for Polled<T> {
     }
 
     fn try_send(&self, buf: &[u8], _: bool) -> io::Result<usize> {
-        self.inner.lock().write(buf)
+        sys::write_half(&mut *self.inner.lock(), buf)
     }
 
     fn flush(&self) -> io::Result<()> {

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use super::*;
 use common::{client_builder, tls_pair};
 use socket2::{Domain, Socket, Type};
-use sslfile::{Backend, PlainFile, SslListener, SslSocket};
+use sslfile::{Backend, PlainFile, Polled, SslListener, SslSocket};
 
 const CHILD: &str = "SSLFILE_TEST_SIGPIPE";
 const HERE: &str = "streams::gone::a_write_to_a_peer_that_has_gone_raises_no_signal";
@@ -48,6 +48,8 @@ fn a_write_to_a_peer_that_has_gone_raises_no_signal() {
     silent("halves: Socket", &mut || breaks(PlainFile::new(Duplex::new(unix(), Socket::from(tcp())))));
     silent("halves: one without a descriptor", &mut || breaks(PlainFile::new(Duplex::new(io::empty(), unix()))));
     silent("ReadWrite", &mut || breaks(PlainFile::new(ReadWrite::new(unix()))));
+    silent("Polled", &mut || breaks(PlainFile::new(Polled::new(unix()))));
+    silent("Polled Socket", &mut || breaks(PlainFile::new(Polled::new(Socket::from(tcp())))));
     silent("ReadWrite of a Socket", &mut || breaks(PlainFile::new(ReadWrite::new(Socket::from(tcp())))));
 
     let engine = engines()[0];
