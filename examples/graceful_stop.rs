@@ -175,6 +175,7 @@ impl Server {
                 b'\n' => {
                     let line = std::mem::take(&mut client.line);
                     client.owed += 1;
+                    println!("{addr}: {:?}", String::from_utf8_lossy(&line));
                     let server = Arc::downgrade(self);
                     // As if there was something to work out, in another thread perhaps.
                     self.backend.call_out(WORK, move || {

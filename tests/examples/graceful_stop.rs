@@ -86,8 +86,7 @@ fn graceful_stop_lets_openssls_client_have_its_answer() {
     client.say(b"hello\n");
     client.stdout.wait_for("you said hello\n");
     client.say(b"once more\n");
-    // There is no telling from outside when it has arrived; to be asked in time it must have.
-    std::thread::sleep(std::time::Duration::from_millis(100));
+    server.stdout.wait_for("\"once more\"\n");
     stop(&server);
     let answered = client.end();
     assert!(answered.stdout().ends_with("you said once more\n"), "{answered:?}");

@@ -1,12 +1,13 @@
 //! `proxy`: between our own ends, which show what it does; and with curl before it and `keep_alive` behind.
 
 use std::io::{self, ErrorKind, Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use socket2::{Domain, Socket, Type};
 use sslfile::{SslFile, SslListener};
 
 use crate::common::{client_context, engines, server_context, LONG};
@@ -126,10 +127,12 @@ fn proxy_passes_a_cut_on_as_a_cut() {
 
 #[test]
 fn proxy_without_a_server_behind_it_cuts_its_client() {
-    let rig = Rig::new();
-    rig.behind.close();
-    let Rig { proxy, port, behind, _files } = rig;
-    drop(behind);
+    // A port that nobody else gets, and where nobody listens.
+    let taken = Socket::new(Domain::IPV4, Type::STREAM, None).expect("socket");
+    taken.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).expect("bind");
+    let target = taken.local_addr().expect("address").as_socket().expect("an IP address").port();
+    let files = Files::new();
+    let (proxy, port) = start(&files, target);
     let tcp = TcpStream::connect(("127.0.0.1", port.parse().expect("port"))).expect("connect");
     let cut = SslFile::client(tcp, &client_context(engines()[0]), "localhost").map_err(io::Error::from);
     let cut = cut.and_then(|mut client| client.read(&mut [0])).expect_err("no end");

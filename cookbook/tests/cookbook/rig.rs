@@ -1,7 +1,7 @@
 //! Contexts for each engine, the certificate as files, and programs of the system.
 
 use std::io::{BufRead, BufReader};
-use std::net::TcpListener;
+use std::net::{TcpListener, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
 
@@ -59,9 +59,14 @@ pub fn files() -> TempDir {
     folder
 }
 
-/// Free a moment ago, for programs that can't be told to choose.
-pub fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("port").port()
+/// For programs that can't be told to choose: free a moment ago, below those that Linux gives to whoever asks for any, and ours
+/// among all who run tests, while the UDP socket lives. The tests of sslfile claim theirs in the same way.
+pub fn free_port() -> (u16, UdpSocket) {
+    let claims = (10_000..32_000)
+        .step_by(100)
+        .filter_map(|first| Some((first + 1, UdpSocket::bind(("127.0.0.1", first)).ok()?)));
+    let mut free = claims.filter(|(port, _)| TcpListener::bind(("127.0.0.1", *port)).is_ok());
+    free.next().expect("a free port")
 }
 
 /// Whether a program is here. Where it is missing, the tests that need it say so and pass; with `SSLFILE_NO_SKIP=1` they fail.

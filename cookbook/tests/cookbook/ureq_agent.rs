@@ -72,7 +72,7 @@ fn ureq_goes_through_a_proxy() {
     }
     let folder = files();
     let (_server, target) = Peer::python(SERVER, &[folder.path().to_str().expect("path")]);
-    let port = free_port();
+    let (port, _claim) = free_port();
     let settings = folder.path().join("tinyproxy.conf");
     let text = format!("Port {port}\nListen 127.0.0.1\nTimeout 60\nMaxClients 20\nLogLevel Error\n");
     std::fs::write(&settings, text).expect("write");
