@@ -8,12 +8,12 @@ mod ftp;
 #[allow(dead_code)]
 #[path = "peers/ftp_server.rs"]
 mod ftp_server;
+#[path = "examples/graceful_stop.rs"]
+mod graceful_stop;
 #[cfg(unix)]
 #[allow(dead_code)]
 #[path = "peers/harness.rs"]
 mod harness;
-#[path = "examples/graceful_stop.rs"]
-mod graceful_stop;
 #[path = "examples/http_redirect.rs"]
 mod http_redirect;
 #[path = "examples/https_get.rs"]
