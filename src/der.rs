@@ -51,7 +51,9 @@ pub(crate) fn certificate_fields(certificate: &[u8]) -> Option<&[u8]> {
 /// An element with this tag, its body the parts in a row.
 pub(crate) fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|p| p.len()).sum();
-    let mut out = vec![tag];
+    // In one piece, since a vector that grows leaves copies behind, and some of what is encoded is secret.
+    let mut out = Vec::with_capacity(2 + size_of::<usize>() + length);
+    out.push(tag);
     if length < 0x80 {
         out.push(length as u8);
     } else {

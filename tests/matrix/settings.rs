@@ -12,7 +12,7 @@ use sslfile::{
 
 use crate::common::{
     bare, ca, certs, client_builder, client_context, engines, server_builder, server_context, tcp_pair, test_in_child,
-    until_ready, within, ECDSA_KEY, LONG, NAME,
+    until_ready, within, Pair, ECDSA_KEY, LONG, NAME,
 };
 use crate::table::{can, table, word};
 
@@ -27,6 +27,10 @@ fn set(name: &str, builder: ContextBuilder, files: &Files) -> io::Result<Context
     Ok(match name {
         "identity" => builder.identity(certs().ecdsa.identity()),
         "identity from PKCS#12" => builder.identity(Identity::from_pkcs12(&archive(), "secret")?),
+        "identity from a key encrypted as PKCS#8" => builder.identity(encrypted(&certs().rsa, RSA_PKCS8)?),
+        "identity from a key encrypted in OpenSSL's older form" => {
+            builder.identity(encrypted(&certs().rsa, RSA_PKCS1)?)
+        }
         "add_identity" => builder.add_identity("one.example", certs().rsa.identity()),
         "choose_identity" => builder.choose_identity(|_| None),
         "add_root" => builder.add_root(ca()),
@@ -71,6 +75,13 @@ fn set(name: &str, builder: ContextBuilder, files: &Files) -> io::Result<Context
         "danger_accept_invalid_certs" => builder.danger_accept_invalid_certs(true),
         other => panic!("a line that no test knows: {other:?}"),
     })
+}
+
+const RSA_PKCS8: &str = include_str!("../common/keys/rsa.pkcs8.encrypted.pem");
+const RSA_PKCS1: &str = include_str!("../common/keys/rsa.pkcs1.encrypted.pem");
+
+fn encrypted(pair: &Pair, key: &str) -> io::Result<Identity> {
+    Identity::from_pem_encrypted(pair.chain.as_bytes(), key.as_bytes(), "secret")
 }
 
 fn archive() -> Vec<u8> {
@@ -139,7 +150,7 @@ fn check(engine: Engine, role: Role, name: &str, word: &str, outcome: io::Result
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
             assert!(!can(word, role), "{what}: {e}");
             let text = e.to_string();
-            assert!(text.contains(&format!("{engine:?}")) || name.contains("PKCS#12"), "{what}: {text}");
+            assert!(text.contains(&format!("{engine:?}")) || name.starts_with("identity from"), "{what}: {text}");
             let method = name.split('(').next().unwrap_or(name);
             let file = method.strip_suffix("_from_env").map_or_else(|| method.to_string(), |log| format!("{log}_file"));
             assert!(text.contains(&file) || name.contains(' '), "{what}: {text}");
