@@ -13,6 +13,7 @@ use crate::certificate::{self, Certificate};
 use crate::engine::{Engine, Foreign, Library, Resumable, Session};
 use crate::error::Error;
 use crate::identity::Identity;
+use crate::revocation;
 use crate::role::Role;
 use crate::settings::{ClientAuth, ClientHello, Hook, OnAlert, PeerCertificates, Settings};
 use crate::version::{Bounds, Version};
@@ -49,7 +50,7 @@ static DEFAULT: Mutex<Option<Context>> = Mutex::new(None);
 impl Context {
     /// A builder with the defaults: the default engine, system roots, TLS 1.2 up, SNI and verification on.
     pub fn builder() -> ContextBuilder {
-        ContextBuilder { engine: None, settings: Settings::default(), root_paths: Vec::new() }
+        ContextBuilder { engine: None, settings: Settings::default(), root_paths: Vec::new(), crls: Vec::new() }
     }
 
     /// System roots, TLS 1.2 up, SNI and verification on; one per process, made at the first call. It stays what it is when
@@ -182,6 +183,7 @@ pub struct ContextBuilder {
     engine: Option<Engine>,
     settings: Settings,
     root_paths: Vec<PathBuf>,
+    crls: Vec<Vec<u8>>,
 }
 
 impl ContextBuilder {
@@ -234,6 +236,37 @@ impl ContextBuilder {
     /// not, and takes certificates issued by those of [`add_root`](Self::add_root) only.
     pub fn system_roots(mut self, yes: bool) -> Self {
         self.settings.system_roots = Some(yes);
+        self
+    }
+
+    /// Revocation lists (RFC 5280, section 5), PEM or DER, one or several, for both roles: a peer is refused with the alert
+    /// certificate_revoked and [`ErrorKind::Certificate`](crate::ErrorKind::Certificate) if one of them lists its certificate, or
+    /// another one in the chain that was verified, but for the root. What an issuer without a list here has issued passes. May be
+    /// called several times; all lists count.
+    ///
+    /// A list counts for the issuer whose name it has and who signed it; if none of those with its name is signed by it, or can be
+    /// checked, what it has issued is refused. How old a list is does not matter: past its date (nextUpdate) it counts as it
+    /// stands, on every engine, so that nothing ends at a date by itself, and what was revoked stays so. To heed a new list make
+    /// a new context. Sessions that are resumed are not checked again ([`session_resumption`](Self::session_resumption)).
+    ///
+    /// ```no_run
+    /// use sslfile::{ClientAuth, Context, Identity};
+    /// # fn main() -> std::io::Result<()> {
+    /// let context = Context::builder()
+    ///     .identity(Identity::from_pem_files("chain.pem", "key.pem")?)
+    ///     .add_roots_from("our-ca.pem")
+    ///     .add_crls(&std::fs::read("our-ca.crl")?)
+    ///     .client_auth(ClientAuth::Require)
+    ///     .build()?;
+    /// # drop(context);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// [`build`](Self::build) fails with `InvalidInput`, and says where and why, for what is no list, for delta and indirect lists, and
+    /// with [`Engine::Rustls`] for lists of version 1 or without nextUpdate. [`Engine::Native`] has none (`Unsupported`).
+    pub fn add_crls(mut self, lists: &[u8]) -> Self {
+        self.crls.push(lists.to_vec());
         self
     }
 
@@ -452,7 +485,7 @@ impl ContextBuilder {
     }
 
     fn try_build(self) -> Result<Context, Error> {
-        let ContextBuilder { engine, mut settings, root_paths } = self;
+        let ContextBuilder { engine, mut settings, root_paths, crls } = self;
         if let Some(bad) = settings.alpn.iter().find(|p| p.is_empty() || p.len() > 255) {
             return Err(Error::invalid_input(format!("ALPN protocols have 1 to 255 bytes, not {}", bad.len())));
         }
@@ -480,6 +513,9 @@ impl ContextBuilder {
                     false
                 }
             }));
+        }
+        for lists in crls {
+            settings.crls.extend(revocation::lists(&lists, "add_crls")?);
         }
         let library = engine.build(&settings)?;
         Ok(Context { inner: Arc::new(Inner { engine, settings, library, broken_roots }) })

@@ -179,6 +179,12 @@ fn extension<'a>(certificate: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     }
 }
 
+/// The name of a certificate's issuer, without the header.
+#[cfg(feature = "rustls")]
+pub(crate) fn issuer(certificate: &[u8]) -> Option<&[u8]> {
+    elements(certificate_fields(certificate)?).nth(1).map(|(_, name, _)| name)
+}
+
 /// The SubjectPublicKeyInfo of a certificate (RFC 5280, section 4.1), as it stands there.
 #[cfg(any(feature = "native-tls", all(feature = "openssl", not(any(windows, target_vendor = "apple")))))]
 pub(crate) fn public_key_info(certificate: &[u8]) -> Option<&[u8]> {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use crate::alert::Alert;
 use crate::certificate::Certificate;
 use crate::identity::Identity;
+use crate::revocation::RevocationList;
 use crate::version::Bounds;
 
 /// Whether a server asks its clients for a certificate (RFC 8446, section 4.3.2).
@@ -114,6 +115,8 @@ pub(crate) struct Settings {
     pub roots: Vec<Certificate>,
     /// Unless said, clients trust them, and servers do not take them for issuers of their clients' certificates.
     pub system_roots: Option<bool>,
+    /// Of what is listed in any of them, nothing is accepted.
+    pub crls: Vec<RevocationList>,
     pub versions: Bounds,
     pub alpn: Vec<Vec<u8>>,
     pub sni: bool,
@@ -156,7 +159,7 @@ impl Settings {
 
     /// Whether more is asked of a peer's certificate than what libraries check.
     pub fn judges_peers(&self) -> bool {
-        !self.pins.is_empty() || self.verify.is_some()
+        !self.pins.is_empty() || self.verify.is_some() || !self.crls.is_empty()
     }
 
     /// Whether clients keep and offer sessions. A session proves who the client is: with a client certificate it is only
@@ -190,6 +193,7 @@ impl Default for Settings {
             choose_identity: None,
             roots: Vec::new(),
             system_roots: None,
+            crls: Vec::new(),
             versions: Bounds::default(),
             alpn: Vec::new(),
             sni: true,

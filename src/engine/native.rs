@@ -53,6 +53,7 @@ impl Native {
             (settings.key_log.is_some(), "key_log"),
             (!settings.named_identities.is_empty(), "add_identity"),
             (settings.choose_identity.is_some(), "choose_identity"),
+            (!settings.crls.is_empty(), "add_crls"),
             (!settings.pins.is_empty(), "pin"),
             (settings.verify.is_some(), "verify"),
             (settings.ocsp_stapling, "ocsp_stapling"),

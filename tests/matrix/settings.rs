@@ -10,6 +10,7 @@ use sslfile::{
     Backend, ClientAuth, Context, ContextBuilder, Engine, Handshake, Identity, Role, SslFile, SslOptions, Version,
 };
 
+use crate::authority::Authority;
 use crate::common::{
     bare, ca, certs, client_builder, client_context, engines, server_builder, server_context, tcp_pair, test_in_child,
     until_ready, within, Pair, ECDSA_KEY, LONG, NAME,
@@ -36,6 +37,7 @@ fn set(name: &str, builder: ContextBuilder, files: &Files) -> io::Result<Context
         "add_root" => builder.add_root(ca()),
         "add_roots_from" => builder.add_roots_from(&files.roots),
         "system_roots" => builder.system_roots(true),
+        "add_crls" => builder.add_crls(Authority::new("of no use here").revoke(&[1], 2090).der()),
         "min_version" => builder.min_version(Version::Tls1_2),
         "min_version of TLS 1.3" => builder.min_version(Version::Tls1_3),
         "min_version below TLS 1.2" => builder.min_version(Version::Tls1_0),

@@ -9,6 +9,7 @@ mod alpn;
 mod bindings;
 mod ciphers;
 mod client_auth;
+mod crls;
 mod facts;
 mod foreign;
 mod fragments;

@@ -72,12 +72,13 @@ impl OpenSsl {
             return Ok(context.clone());
         }
         let settings = &self.settings;
+        let judge = Judge::new(settings)?;
         let mut context = self.context(Role::Client)?;
         let made = (|| {
             if settings.system_roots != Some(false) {
                 context.set_default_verify_paths()?;
             }
-            match Judge::new(settings) {
+            match judge {
                 Some(judge) => judge.sit(&mut context, SslVerifyMode::PEER),
                 None if settings.accept_invalid_certs => context.set_verify(SslVerifyMode::NONE),
                 None => context.set_verify_callback(SslVerifyMode::PEER, listen),
@@ -94,6 +95,7 @@ impl OpenSsl {
 
     fn server_context(&self) -> Result<SslContext, Error> {
         let settings = &self.settings;
+        let judge = Judge::new(settings)?;
         let mut context = self.context(Role::Server)?;
         let made = (|| {
             if settings.prefer_server_order != Some(false) {
@@ -134,7 +136,7 @@ impl OpenSsl {
                 if settings.client_auth == ClientAuth::Require {
                     mode |= SslVerifyMode::FAIL_IF_NO_PEER_CERT;
                 }
-                match Judge::new(settings) {
+                match judge {
                     Some(judge) => judge.sit(&mut context, mode),
                     None if settings.accept_invalid_certs => context.set_verify_callback(mode, |_, _| true),
                     None => context.set_verify_callback(mode, listen),
