@@ -310,6 +310,25 @@ impl ContextBuilder {
         self
     }
 
+    /// Whether clients say that they may be asked for their certificate after the handshake (RFC 8446, section 4.6.2), and then
+    /// show that of [`identity`](Self::identity), or none: for servers that ask depending on what is asked of them, as Apache
+    /// does where `SSLVerifyClient` stands in a `<Location>`. In TLS 1.3 only; before it they renegotiate for this, which is
+    /// refused. The answer goes out when the request is read, by whichever call reads. Default: no. [`Engine::OpenSsl`] only.
+    ///
+    /// ```no_run
+    /// use sslfile::{Context, Engine, Identity};
+    /// # fn main() -> std::io::Result<()> {
+    /// let identity = Identity::from_pem_files("me.pem", "me.key")?;
+    /// let client = Context::builder().engine(Engine::OpenSsl).identity(identity).post_handshake_auth(true).build()?;
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn post_handshake_auth(mut self, yes: bool) -> Self {
+        self.settings.post_handshake_auth = yes;
+        self
+    }
+
     /// The cipher suites up to TLS 1.2, in OpenSSL's syntax, best first. With [`Engine::Rustls`] a plain list of names.
     pub fn cipher_list(mut self, list: &str) -> Self {
         self.settings.cipher_list = Some(list.to_string());

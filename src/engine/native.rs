@@ -40,6 +40,7 @@ impl Native {
     pub fn new(settings: &Settings) -> Result<Native, Error> {
         let refused = [
             (settings.client_auth != ClientAuth::None, "client_auth"),
+            (settings.post_handshake_auth, "post_handshake_auth"),
             (settings.cipher_list.is_some(), "cipher_list"),
             (settings.ciphersuites.is_some(), "ciphersuites"),
             (settings.groups.is_some(), "groups"),

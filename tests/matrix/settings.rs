@@ -48,6 +48,7 @@ fn set(name: &str, builder: ContextBuilder, files: &Files) -> io::Result<Context
         "alpn with names that are not UTF-8" => builder.alpn([[0xff]]),
         "sni" => builder.sni(false),
         "client_auth" => builder.add_root(ca()).client_auth(ClientAuth::Request),
+        "post_handshake_auth" => builder.post_handshake_auth(true),
         "cipher_list" => builder.cipher_list("ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256"),
         "cipher_list in OpenSSL's language" => builder.cipher_list("HIGH:!aNULL:@STRENGTH"),
         "ciphersuites" => builder.ciphersuites("TLS_AES_128_GCM_SHA256"),

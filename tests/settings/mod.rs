@@ -18,6 +18,7 @@ mod identities;
 mod key_log;
 mod ocsp;
 mod pins;
+mod post_handshake;
 mod renegotiation;
 mod resume;
 mod rig;

@@ -86,6 +86,9 @@ impl OpenSsl {
             if !settings.alpn.is_empty() {
                 context.set_alpn_protos(&alpn_list(&settings.alpn))?;
             }
+            if settings.post_handshake_auth {
+                allow_post_handshake_auth(&mut context);
+            }
             context.set_session_cache_mode(SslSessionCacheMode::OFF);
             self.store.iter().try_for_each(|store| store.attend(&mut context))
         })();
@@ -282,6 +285,12 @@ impl OpenSsl {
         }
         Ok(())
     }
+}
+
+#[allow(unsafe_code, reason = "the openssl crate has no call for it")]
+fn allow_post_handshake_auth(context: &mut SslContextBuilder) {
+    // SAFETY: the pointer is that of a live `SSL_CTX`, which nobody else has yet, and the call sets a flag in it.
+    unsafe { openssl_sys::SSL_CTX_set_post_handshake_auth(context.as_ptr(), 1) }
 }
 
 /// Accepts certificates for this name only: one of subjectAltName, or of the CN where that counts.

@@ -90,6 +90,9 @@ impl Rustls {
         if settings.accept_common_names {
             return Err(Engine::Rustls.cannot("accept_common_names"));
         }
+        if settings.post_handshake_auth {
+            return Err(Engine::Rustls.cannot("post_handshake_auth"));
+        }
         let schemes = settings.signature_algorithms.as_deref().map(signature_schemes).transpose()?;
         let key_log = KeyLog { wanted: KeyLogger::new(settings)?, inner: None };
         let mut library = Rustls {
