@@ -207,7 +207,8 @@ impl ContextBuilder {
         self
     }
 
-    /// Asked on a server, in each handshake, which certificate to show to this client; `None` leaves the choice to
+    /// Asked on a server, in each handshake, which certificate to show to this client, by its name and by what it
+    /// [offers](ClientHello); `None` leaves the choice to
     /// [`add_identity`](Self::add_identity) and [`identity`](Self::identity). Called in the thread that shakes hands,
     /// which waits for it; must not use the file in question. A panic in it refuses the client.
     pub fn choose_identity(mut self, f: impl Fn(&ClientHello<'_>) -> Option<Identity> + Send + Sync + 'static) -> Self {

@@ -2,6 +2,7 @@
 
 mod foreign;
 mod group;
+mod hello;
 mod identities;
 mod judge;
 mod resumption;

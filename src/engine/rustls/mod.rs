@@ -37,7 +37,7 @@ use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::identity::{Identity, Material};
 use crate::role::Role;
-use crate::settings::Settings;
+use crate::settings::{Offer, Settings};
 use crate::version::{Bounds, Version};
 use notes::{note, Secret};
 use resumption::{Own, Resuming, Store};
@@ -408,8 +408,21 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_string);
-        let certified = self.settings.identity_for(hello.server_name()).and_then(|identity| self.get(&identity).ok());
+        let offer = match self.settings.choose_identity {
+            Some(_) => offer(&hello),
+            None => Offer::default(),
+        };
+        let chosen = self.settings.identity_for(hello.server_name(), &offer);
+        let certified = chosen.and_then(|identity| self.get(&identity).ok());
         note_hello(name, certified)
+    }
+}
+
+fn offer(hello: &ClientHello<'_>) -> Offer {
+    Offer {
+        alpn: hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect(),
+        versions: None,
+        cipher_suites: hello.cipher_suites().iter().map(|suite| u16::from(*suite)).collect(),
     }
 }
 
