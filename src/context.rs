@@ -226,7 +226,8 @@ impl ContextBuilder {
     }
 
     /// As [`add_root`](Self::add_root), with each certificate in this file (PEM, or one in DER), or in the files of this
-    /// directory. What is no certificate, though it says so, is counted ([`Context::broken_roots`]) and passed over. Read
+    /// directory. What is no certificate, though it says so, or says that
+    /// it is not to be trusted, is counted ([`Context::broken_roots`]) and passed over. Read
     /// by [`build`](Self::build).
     pub fn add_roots_from(mut self, path: impl AsRef<Path>) -> Self {
         self.root_paths.push(path.as_ref().to_path_buf());

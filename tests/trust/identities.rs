@@ -375,6 +375,53 @@ fn certificates_from_pem_and_der() {
     }
 }
 
+/// As `openssl x509 -trustout` writes them: with an alias, with uses, with rejected uses.
+#[test]
+fn trusted_certificates_are_certificates_unless_they_say_otherwise() {
+    run(find(&["openssl"]), |bench, _| {
+        let plain = &bench.files.ecdsa;
+        let leaf = Certificate::from_pem(plain.pair.chain.as_bytes()).expect("leaf");
+        let trusted = |arguments: &[&str]| {
+            let mut command = Command::new("openssl");
+            command.args(["x509", "-trustout", "-in"]).arg(&plain.chain).args(arguments);
+            let made = command.output().expect("openssl");
+            assert!(made.status.success(), "{made:?}");
+            String::from_utf8(made.stdout).expect("PEM")
+        };
+        let roots = |pem: &str| {
+            let file = bench.files.folder.path().join("trusted.pem");
+            fs::write(&file, format!("{pem}{}", bench.files.roots_pem)).expect("write");
+            Context::builder().add_roots_from(file).build().expect("context").broken_roots()
+        };
+        for arguments in [
+            &[][..],
+            &["-setalias", "My alias"],
+            &["-addtrust", "serverAuth", "-setalias", "My alias"],
+            &["-addtrust", "emailProtection", "-addtrust", "clientAuth"],
+            &["-addtrust", "anyExtendedKeyUsage"],
+        ] {
+            let pem = trusted(arguments);
+            assert!(pem.starts_with("-----BEGIN TRUSTED CERTIFICATE-----"), "{pem}");
+            assert_eq!(Certificate::from_pem(pem.as_bytes()).expect("certificate"), leaf, "{arguments:?}");
+            assert_eq!(roots(&pem), 0, "{arguments:?}");
+            let rest = Certificate::stack_from_pem(plain.pair.chain.as_bytes()).expect("chain")[1].to_der();
+            let chain = format!("{pem}{}", pem::encode(&pem::Pem::new("CERTIFICATE", rest)));
+            assert_serves(from_texts(&chain, &plain.pair.key), &plain.pair);
+        }
+        for (arguments, why) in [
+            (&["-addtrust", "emailProtection"][..], "not trusted for TLS"),
+            (&["-addreject", "serverAuth"], "rejected"),
+            (&["-addtrust", "clientAuth", "-addreject", "emailProtection", "-setalias", "My alias"], "rejected"),
+        ] {
+            let pem = trusted(arguments);
+            let error = Certificate::from_pem(pem.as_bytes()).expect_err("not to be trusted");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            assert_says(&error, &["block 1 (TRUSTED CERTIFICATE)", why]);
+            assert_eq!(roots(&pem), 1, "{arguments:?}");
+        }
+    });
+}
+
 /// Neither `Debug` nor an error shows key material.
 #[test]
 fn secrets_are_not_shown() {
