@@ -393,7 +393,8 @@ impl ContextBuilder {
     }
 
     /// Appends the secrets of each connection to this file, in the NSS key log format, for Wireshark. Whoever reads the
-    /// file can read the connections.
+    /// file can read the connections: one that is made new is its owner's alone (mode 0600) on Unix; another keeps the mode it
+    /// has.
     pub fn key_log_file(mut self, path: impl AsRef<Path>) -> Self {
         self.settings.key_log_file = Some(path.as_ref().to_path_buf());
         self

@@ -43,7 +43,7 @@ const PLATFORM: [&str; 9] =
     ["target_os", "target_vendor", "(unix", "(windows", "any(windows", "os::fd", "os::unix", "os::windows", "rustix"];
 
 /// Where else than in `sys` the platform may be known, and why.
-const KNOW_THE_PLATFORM: [(&str, &str); 14] = [
+const KNOW_THE_PLATFORM: [(&str, &str); 15] = [
     ("lib.rs", "says where the crate does not run"),
     ("backend/waiter.rs", "the poller: a port has another beside it"),
     ("stream/mod.rs", "UnixStream can be wrapped where there is one"),
@@ -52,7 +52,8 @@ const KNOW_THE_PLATFORM: [(&str, &str); 14] = [
     ("file/tcp.rs", "set_quickack is where std has it"),
     ("listener/mod.rs", "the same of a listener"),
     ("engine/mod.rs", "which libraries there are: native-tls is not OpenSSL everywhere"),
-    ("engine/native.rs", "the same"),
+    ("engine/key_log.rs", "whose the file of secrets is"),
+    ("engine/native.rs", "which libraries there are"),
     ("context/foreign.rs", "the same"),
     ("identity.rs", "the same"),
     ("identity/encrypted.rs", "the same"),
