@@ -50,7 +50,7 @@ static DEFAULT: Mutex<Option<Context>> = Mutex::new(None);
 impl Context {
     /// A builder with the defaults: the default engine, system roots, TLS 1.2 up, SNI and verification on.
     pub fn builder() -> ContextBuilder {
-        ContextBuilder { engine: None, settings: Settings::default(), root_paths: Vec::new(), crls: Vec::new() }
+        ContextBuilder { engine: None, settings: Settings::default(), root_paths: Vec::new(), bad_list: None }
     }
 
     /// System roots, TLS 1.2 up, SNI and verification on; one per process, made at the first call. It stays what it is when
@@ -183,7 +183,8 @@ pub struct ContextBuilder {
     engine: Option<Engine>,
     settings: Settings,
     root_paths: Vec<PathBuf>,
-    crls: Vec<Vec<u8>>,
+    /// What is wrong with the first of the lists that are none.
+    bad_list: Option<Error>,
 }
 
 impl ContextBuilder {
@@ -268,7 +269,10 @@ impl ContextBuilder {
     /// [`build`](Self::build) fails with `InvalidInput`, and says where and why, for what is no list, for delta and indirect lists, and
     /// with [`Engine::Rustls`] for lists of version 1 or without nextUpdate. [`Engine::Native`] has none (`Unsupported`).
     pub fn add_crls(mut self, lists: &[u8]) -> Self {
-        self.crls.push(lists.to_vec());
+        match revocation::lists(lists, "add_crls") {
+            Ok(lists) => self.settings.crls.extend(lists),
+            Err(e) => drop(self.bad_list.get_or_insert(e)),
+        }
         self
     }
 
@@ -507,7 +511,7 @@ impl ContextBuilder {
     }
 
     fn try_build(self) -> Result<Context, Error> {
-        let ContextBuilder { engine, mut settings, root_paths, crls } = self;
+        let ContextBuilder { engine, mut settings, root_paths, bad_list } = self;
         if let Some(bad) = settings.alpn.iter().find(|p| p.is_empty() || p.len() > 255) {
             return Err(Error::invalid_input(format!("ALPN protocols have 1 to 255 bytes, not {}", bad.len())));
         }
@@ -536,8 +540,8 @@ impl ContextBuilder {
                 }
             }));
         }
-        for lists in crls {
-            settings.crls.extend(revocation::lists(&lists, "add_crls")?);
+        if let Some(error) = bad_list {
+            return Err(error);
         }
         let library = engine.build(&settings)?;
         Ok(Context { inner: Arc::new(Inner { engine, settings, library, broken_roots }) })
