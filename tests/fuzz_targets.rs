@@ -124,7 +124,7 @@ fn whatever_is_loaded_is_taken_or_refused() {
         include_bytes!("../fuzz/fixtures/leaf.der"),
         include_bytes!("../fuzz/fixtures/secret.p12"),
         include_bytes!("../fuzz/fixtures/plain.p12"),
-        include_bytes!("../fuzz/fixtures/list.crl"),
+        include_bytes!("../fuzz/fixtures/list.pem"),
     ];
     let inputs = move |seed| changed(files[seed as usize % files.len()].to_vec(), seed);
     let loaded: usize = over(1_500, inputs, loading::loading).iter().sum();
