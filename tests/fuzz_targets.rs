@@ -127,7 +127,7 @@ fn whatever_is_loaded_is_taken_or_refused() {
         include_bytes!("../fuzz/fixtures/list.pem"),
     ];
     let inputs = move |seed| changed(files[seed as usize % files.len()].to_vec(), seed);
-    let loaded: usize = over(1_500, inputs, loading::loading).iter().sum();
+    let loaded: usize = over(3_000, inputs, loading::loading).iter().sum();
     assert!(loaded > 100, "{loaded}");
 }
 
