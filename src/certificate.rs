@@ -1,6 +1,7 @@
 mod brief;
 pub(crate) mod mistaken;
 pub(crate) mod name;
+mod trusted;
 
 use std::fmt;
 use std::fs;
@@ -22,7 +23,8 @@ pub struct Certificate {
 }
 
 impl Certificate {
-    /// The first `CERTIFICATE` block of a PEM text.
+    /// The first `CERTIFICATE` block of a PEM text. A `TRUSTED CERTIFICATE`, as OpenSSL writes them, is one, unless it says
+    /// that it is rejected or not trusted for TLS.
     ///
     /// Errors: `InvalidInput` when there is none or when it is not a certificate.
     pub fn from_pem(pem: &[u8]) -> io::Result<Certificate> {
@@ -81,10 +83,10 @@ pub(crate) fn certificates(pem: &[u8], origin: &str) -> Result<Vec<Certificate>,
         if !TAGS.contains(&block.tag()) {
             continue;
         }
-        check(block.contents()).map_err(|why| {
-            Error::invalid_input(format!("{origin}, block {} ({}): not a certificate: {why}", number + 1, block.tag()))
-        })?;
-        found.push(Certificate { der: block.contents().to_vec() });
+        let place = || format!("{origin}, block {} ({})", number + 1, block.tag());
+        let der = trusted::certificate(block).map_err(|why| Error::invalid_input(format!("{}: {why}", place())))?;
+        check(der).map_err(|why| Error::invalid_input(format!("{}: not a certificate: {why}", place())))?;
+        found.push(Certificate { der: der.to_vec() });
     }
     if found.is_empty() {
         return Err(Error::invalid_input(format!("{origin} has no CERTIFICATE block; it has {}", names(&blocks))));
@@ -134,7 +136,10 @@ impl Found {
         let blocks = text.split("-----BEGIN ").skip(1);
         for block in blocks.filter(|block| TAGS.iter().any(|tag| block.starts_with(&format!("{tag}-----")))) {
             match pem::parse(format!("-----BEGIN {block}")) {
-                Ok(block) => self.add_der(block.contents()),
+                Ok(block) => match trusted::certificate(&block) {
+                    Ok(der) => self.add_der(der),
+                    Err(_) => self.broken += 1,
+                },
                 Err(_) => self.broken += 1,
             }
         }

@@ -138,7 +138,7 @@ impl Connection {
         Ok(Connection {
             session: context.open(role, &expected, versions, resume)?,
             wire: Wire::default(),
-            plain: Buffer::default(),
+            plain: Buffer::for_plaintext(),
             role,
             expected,
             lenient_eof: context.lenient_eof(),
@@ -591,7 +591,7 @@ impl Connection {
 
     /// Puts plaintext back in front of what will be read next.
     pub(crate) fn unread(&mut self, bytes: &[u8]) {
-        let later = std::mem::take(&mut self.plain);
+        let later = std::mem::replace(&mut self.plain, Buffer::for_plaintext());
         self.plain.append(bytes);
         self.plain.append_buffer(later);
     }

@@ -13,6 +13,7 @@ use crate::certificate::{self, Certificate};
 use crate::engine::{Engine, Foreign, Library, Resumable, Session};
 use crate::error::Error;
 use crate::identity::Identity;
+use crate::revocation;
 use crate::role::Role;
 use crate::settings::{ClientAuth, ClientHello, Hook, OnAlert, PeerCertificates, Settings};
 use crate::version::{Bounds, Version};
@@ -49,7 +50,7 @@ static DEFAULT: Mutex<Option<Context>> = Mutex::new(None);
 impl Context {
     /// A builder with the defaults: the default engine, system roots, TLS 1.2 up, SNI and verification on.
     pub fn builder() -> ContextBuilder {
-        ContextBuilder { engine: None, settings: Settings::default(), root_paths: Vec::new() }
+        ContextBuilder { engine: None, settings: Settings::default(), root_paths: Vec::new(), bad_list: None }
     }
 
     /// System roots, TLS 1.2 up, SNI and verification on; one per process, made at the first call. It stays what it is when
@@ -182,6 +183,8 @@ pub struct ContextBuilder {
     engine: Option<Engine>,
     settings: Settings,
     root_paths: Vec<PathBuf>,
+    /// What is wrong with the first of the lists that are none.
+    bad_list: Option<Error>,
 }
 
 impl ContextBuilder {
@@ -205,7 +208,8 @@ impl ContextBuilder {
         self
     }
 
-    /// Asked on a server, in each handshake, which certificate to show to this client; `None` leaves the choice to
+    /// Asked on a server, in each handshake, which certificate to show to this client, by its name and by what it
+    /// [offers](ClientHello); `None` leaves the choice to
     /// [`add_identity`](Self::add_identity) and [`identity`](Self::identity). Called in the thread that shakes hands,
     /// which waits for it; must not use the file in question. A panic in it refuses the client.
     pub fn choose_identity(mut self, f: impl Fn(&ClientHello<'_>) -> Option<Identity> + Send + Sync + 'static) -> Self {
@@ -223,7 +227,8 @@ impl ContextBuilder {
     }
 
     /// As [`add_root`](Self::add_root), with each certificate in this file (PEM, or one in DER), or in the files of this
-    /// directory. What is no certificate, though it says so, is counted ([`Context::broken_roots`]) and passed over. Read
+    /// directory. What is no certificate, though it says so, or says that
+    /// it is not to be trusted, is counted ([`Context::broken_roots`]) and passed over. Read
     /// by [`build`](Self::build).
     pub fn add_roots_from(mut self, path: impl AsRef<Path>) -> Self {
         self.root_paths.push(path.as_ref().to_path_buf());
@@ -234,6 +239,40 @@ impl ContextBuilder {
     /// not, and takes certificates issued by those of [`add_root`](Self::add_root) only.
     pub fn system_roots(mut self, yes: bool) -> Self {
         self.settings.system_roots = Some(yes);
+        self
+    }
+
+    /// Revocation lists (RFC 5280, section 5), PEM or DER, one or several, for both roles: a peer is refused with the alert
+    /// certificate_revoked and [`ErrorKind::Certificate`](crate::ErrorKind::Certificate) if one of them lists its certificate, or
+    /// another one in the chain that was verified, but for the root. What an issuer without a list here has issued passes. May be
+    /// called several times; all lists count.
+    ///
+    /// A list counts for the issuer whose name it has and who signed it; if none of those with its name is signed by it, or can be
+    /// checked, what it has issued is refused. How old a list is does not matter: past its date (nextUpdate) it counts as it
+    /// stands, on every engine, so that nothing ends at a date by itself, and what was revoked stays so. To heed a new list make
+    /// a new context. Sessions that are resumed are not checked again ([`session_resumption`](Self::session_resumption)).
+    ///
+    /// ```no_run
+    /// use sslfile::{ClientAuth, Context, Identity};
+    /// # fn main() -> std::io::Result<()> {
+    /// let context = Context::builder()
+    ///     .identity(Identity::from_pem_files("chain.pem", "key.pem")?)
+    ///     .add_roots_from("our-ca.pem")
+    ///     .add_crls(&std::fs::read("our-ca.crl")?)
+    ///     .client_auth(ClientAuth::Require)
+    ///     .build()?;
+    /// # drop(context);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// [`build`](Self::build) fails with `InvalidInput`, and says where and why, for what is no list, for delta and indirect lists, and
+    /// with [`Engine::Rustls`] for lists of version 1 or without nextUpdate. [`Engine::Native`] has none (`Unsupported`).
+    pub fn add_crls(mut self, lists: &[u8]) -> Self {
+        match revocation::lists(lists, "add_crls") {
+            Ok(lists) => self.settings.crls.extend(lists),
+            Err(e) => drop(self.bad_list.get_or_insert(e)),
+        }
         self
     }
 
@@ -274,6 +313,25 @@ impl ContextBuilder {
     /// [`add_root`](Self::add_root). Default: it does not ask.
     pub fn client_auth(mut self, policy: ClientAuth) -> Self {
         self.settings.client_auth = policy;
+        self
+    }
+
+    /// Whether clients say that they may be asked for their certificate after the handshake (RFC 8446, section 4.6.2), and then
+    /// show that of [`identity`](Self::identity), or none: for servers that ask depending on what is asked of them, as Apache
+    /// does where `SSLVerifyClient` stands in a `<Location>`. In TLS 1.3 only; before it they renegotiate for this, which is
+    /// refused. The answer goes out when the request is read, by whichever call reads. Default: no. [`Engine::OpenSsl`] only.
+    ///
+    /// ```no_run
+    /// use sslfile::{Context, Engine, Identity};
+    /// # fn main() -> std::io::Result<()> {
+    /// let identity = Identity::from_pem_files("me.pem", "me.key")?;
+    /// let client = Context::builder().engine(Engine::OpenSsl).identity(identity).post_handshake_auth(true).build()?;
+    /// # drop(client);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn post_handshake_auth(mut self, yes: bool) -> Self {
+        self.settings.post_handshake_auth = yes;
         self
     }
 
@@ -339,7 +397,8 @@ impl ContextBuilder {
     }
 
     /// Appends the secrets of each connection to this file, in the NSS key log format, for Wireshark. Whoever reads the
-    /// file can read the connections.
+    /// file can read the connections: one that is made new is its owner's alone (mode 0600) on Unix; another keeps the mode it
+    /// has.
     pub fn key_log_file(mut self, path: impl AsRef<Path>) -> Self {
         self.settings.key_log_file = Some(path.as_ref().to_path_buf());
         self
@@ -452,7 +511,7 @@ impl ContextBuilder {
     }
 
     fn try_build(self) -> Result<Context, Error> {
-        let ContextBuilder { engine, mut settings, root_paths } = self;
+        let ContextBuilder { engine, mut settings, root_paths, bad_list } = self;
         if let Some(bad) = settings.alpn.iter().find(|p| p.is_empty() || p.len() > 255) {
             return Err(Error::invalid_input(format!("ALPN protocols have 1 to 255 bytes, not {}", bad.len())));
         }
@@ -480,6 +539,9 @@ impl ContextBuilder {
                     false
                 }
             }));
+        }
+        if let Some(error) = bad_list {
+            return Err(error);
         }
         let library = engine.build(&settings)?;
         Ok(Context { inner: Arc::new(Inner { engine, settings, library, broken_roots }) })

@@ -51,7 +51,9 @@ pub(crate) fn certificate_fields(certificate: &[u8]) -> Option<&[u8]> {
 /// An element with this tag, its body the parts in a row.
 pub(crate) fn encode(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
     let length: usize = parts.iter().map(|p| p.len()).sum();
-    let mut out = vec![tag];
+    // In one piece, since a vector that grows leaves copies behind, and some of what is encoded is secret.
+    let mut out = Vec::with_capacity(2 + size_of::<usize>() + length);
+    out.push(tag);
     if length < 0x80 {
         out.push(length as u8);
     } else {
@@ -175,6 +177,12 @@ fn extension<'a>(certificate: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
         }
         extensions = rest;
     }
+}
+
+/// The name of a certificate's issuer, without the header.
+#[cfg(feature = "rustls")]
+pub(crate) fn issuer(certificate: &[u8]) -> Option<&[u8]> {
+    elements(certificate_fields(certificate)?).nth(1).map(|(_, name, _)| name)
 }
 
 /// The SubjectPublicKeyInfo of a certificate (RFC 5280, section 4.1), as it stands there.

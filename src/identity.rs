@@ -1,3 +1,4 @@
+mod encrypted;
 mod pkcs12;
 
 use std::fmt;
@@ -6,11 +7,14 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use zeroize::{Zeroize, Zeroizing};
+
 use crate::certificate::{blocks, certificates, names, Brief, Certificate};
 use crate::der;
 use crate::error::Error;
 
-/// A certificate chain and its private key. Cheap to clone; `Debug` shows no key material.
+/// A certificate chain and its private key. Cheap to clone; `Debug` shows no key material. What this crate has of the key is
+/// wiped when the last clone goes; what the TLS library has of it, that of each context, is the library's affair.
 #[derive(Clone)]
 pub struct Identity {
     inner: Arc<Material>,
@@ -20,7 +24,7 @@ pub(crate) struct Material {
     /// Leaf first.
     pub chain: Vec<Certificate>,
     /// The private key, unencrypted PKCS#8 in DER.
-    pub key: Vec<u8>,
+    pub key: Zeroizing<Vec<u8>>,
     /// Where it came from, for errors.
     pub origin: String,
 }
@@ -32,7 +36,29 @@ impl Identity {
     /// names the block and the reason: which block the key does belong to where the chain is in the wrong order, what the text is
     /// instead where it is not PEM, where it breaks off.
     pub fn from_pem(chain: &[u8], key: &[u8]) -> io::Result<Identity> {
-        Ok(Identity::from_texts(chain, "the chain", key, "the key")?)
+        Ok(Identity::from_texts(chain, "the chain", key, "the key", None)?)
+    }
+
+    /// As [`from_pem`](Identity::from_pem), with a key that is encrypted with a password. PKCS#8 (`ENCRYPTED PRIVATE KEY`) with
+    /// PBES2 (RFC 8018: PBKDF2 or scrypt, AES or 3DES), which is what `openssl pkcs8 -topk8` and `openssl genpkey -aes256`
+    /// write, is read on every engine; OpenSSL's older form (a block with `DEK-Info`) where OpenSSL is. A key that is not
+    /// encrypted is taken as it is.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// use std::fs;
+    ///
+    /// let (chain, key) = (fs::read("chain.pem")?, fs::read("key.pem")?);
+    /// let identity = sslfile::Identity::from_pem_encrypted(&chain, &key, &fs::read_to_string("password")?)?;
+    /// # drop(identity);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// Errors: those of `from_pem`; `InvalidInput` for a wrong password, which the text says, and for an encryption that the library
+    /// does not have; `Unsupported` for the older form without OpenSSL.
+    pub fn from_pem_encrypted(chain: &[u8], key: &[u8], password: &str) -> io::Result<Identity> {
+        Ok(Identity::from_texts(chain, "the chain", key, "the key", Some(password))?)
     }
 
     /// As [`from_pem`](Identity::from_pem), from files, which errors name. Both may be the same file.
@@ -41,9 +67,9 @@ impl Identity {
     pub fn from_pem_files(chain: impl AsRef<Path>, key: impl AsRef<Path>) -> io::Result<Identity> {
         let (chain, key) = (chain.as_ref(), key.as_ref());
         let read = |path: &Path| fs::read(path).map_err(|e| Error::of_file("cannot read", path, e));
-        let (chain_text, key_text) = (read(chain)?, read(key)?);
+        let (chain_text, key_text) = (Zeroizing::new(read(chain)?), Zeroizing::new(read(key)?));
         let (chain, key) = (chain.display().to_string(), key.display().to_string());
-        Ok(Identity::from_texts(&chain_text, &chain, &key_text, &key)?)
+        Ok(Identity::from_texts(&chain_text, &chain, &key_text, &key, None)?)
     }
 
     /// A PKCS#12 archive: the key, its certificate, and the rest of the chain.
@@ -59,9 +85,15 @@ impl Identity {
         &self.inner
     }
 
-    fn from_texts(chain_text: &[u8], chain_origin: &str, key: &[u8], key_origin: &str) -> Result<Identity, Error> {
+    fn from_texts(
+        chain_text: &[u8],
+        chain_origin: &str,
+        key: &[u8],
+        key_origin: &str,
+        password: Option<&str>,
+    ) -> Result<Identity, Error> {
         let chain = certificates(chain_text, chain_origin).map_err(|e| swapped(e, chain_text, chain_origin))?;
-        let (key, block) = private_key(key, key_origin)?;
+        let (key, block) = private_key(key, key_origin, password)?;
         let origin = if chain_origin == key_origin {
             chain_origin.to_string()
         } else {
@@ -114,20 +146,37 @@ fn swapped(error: Error, text: &[u8], origin: &str) -> Error {
 }
 
 /// The private key of a PEM text as PKCS#8, and the name of the block it came from.
-fn private_key(text: &[u8], origin: &str) -> Result<(Vec<u8>, String), Error> {
+fn private_key(text: &[u8], origin: &str, password: Option<&str>) -> Result<(Zeroizing<Vec<u8>>, String), Error> {
     let blocks = blocks(text, origin)?;
+    let found = find_key(&blocks, origin, password);
+    for block in blocks {
+        block.into_contents().zeroize();
+    }
+    found
+}
+
+fn find_key(blocks: &[pem::Pem], origin: &str, password: Option<&str>) -> Result<(Zeroizing<Vec<u8>>, String), Error> {
     for (number, block) in blocks.iter().enumerate() {
         let name = format!("block {} ({})", number + 1, block.tag());
         let fail = |why: &str| Err(Error::invalid_input(format!("{origin}, {name}: {why}")));
         let der = block.contents();
+        let is_traditional = block.tag().ends_with("PRIVATE KEY") && block.headers().get("Proc-Type").is_some();
+        if is_traditional || block.tag() == "ENCRYPTED PRIVATE KEY" {
+            let Some(password) = password else {
+                return fail(
+                    "the key is encrypted: read it with its password (Identity::from_pem_encrypted), or decrypt it \
+                     first (openssl pkey)",
+                );
+            };
+            let key = match is_traditional {
+                true => encrypted::traditional(block, password),
+                false if is_pkcs8_encrypted(der) => encrypted::pkcs8(der, password),
+                false => return fail("the key is not valid DER"),
+            };
+            return Ok((key.map_err(|failure| failure.tell(origin, &name))?, name));
+        }
         let key = match block.tag() {
-            "ENCRYPTED PRIVATE KEY" => {
-                return fail("the key is encrypted: decrypt it first (openssl pkey), or use PKCS#12 with its password")
-            }
-            tag if tag.ends_with("PRIVATE KEY") && block.headers().get("Proc-Type").is_some() => {
-                return fail("the key is encrypted: decrypt it first (openssl pkey), or use PKCS#12 with its password")
-            }
-            "PRIVATE KEY" => Some(der.to_vec()).filter(|der| der::element(der).is_some()),
+            "PRIVATE KEY" => Some(Zeroizing::new(der.to_vec())).filter(|der| der::element(der).is_some()),
             "RSA PRIVATE KEY" => pkcs8_from_pkcs1(der),
             "EC PRIVATE KEY" => pkcs8_from_sec1(der),
             _ => continue,
@@ -138,12 +187,19 @@ fn private_key(text: &[u8], origin: &str) -> Result<(Vec<u8>, String), Error> {
         };
     }
     let hint = if blocks.iter().any(|b| b.tag() == "CERTIFICATE") { "; chain and key may be swapped" } else { "" };
-    let found = names(&blocks);
+    let found = names(blocks);
     Err(Error::invalid_input(format!("{origin} has no PRIVATE KEY block; it has {found}{hint}")))
 }
 
+/// Whether it has the form of an `EncryptedPrivateKeyInfo` (RFC 5958, section 3).
+fn is_pkcs8_encrypted(der: &[u8]) -> bool {
+    let Some((der::SEQUENCE, body, [])) = der::element(der) else { return false };
+    let Some((der::SEQUENCE, _, rest)) = der::element(body) else { return false };
+    matches!(der::element(rest), Some((der::OCTET_STRING, _, [])))
+}
+
 /// Wraps an RSA key (RFC 8017, A.1.2) as PKCS#8 (RFC 5208).
-fn pkcs8_from_pkcs1(key: &[u8]) -> Option<Vec<u8>> {
+fn pkcs8_from_pkcs1(key: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     const RSA_ENCRYPTION: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01];
     const NULL: &[u8] = &[0x05, 0x00];
     der::element(key).filter(|(tag, _, rest)| *tag == der::SEQUENCE && rest.is_empty())?;
@@ -152,7 +208,7 @@ fn pkcs8_from_pkcs1(key: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// Wraps an EC key (RFC 5915) as PKCS#8; the curve stands in the key's `[0]` field.
-fn pkcs8_from_sec1(key: &[u8]) -> Option<Vec<u8>> {
+fn pkcs8_from_sec1(key: &[u8]) -> Option<Zeroizing<Vec<u8>>> {
     const EC_PUBLIC_KEY: &[u8] = &[0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01];
     const CURVE: u8 = 0xa0;
     let (tag, body, rest) = der::element(key)?;
@@ -171,9 +227,10 @@ fn pkcs8_from_sec1(key: &[u8]) -> Option<Vec<u8>> {
     None
 }
 
-fn pkcs8(algorithm: &[u8], key: &[u8]) -> Vec<u8> {
+fn pkcs8(algorithm: &[u8], key: &[u8]) -> Zeroizing<Vec<u8>> {
     let version = der::encode(der::INTEGER, &[&[0]]);
-    der::encode(der::SEQUENCE, &[&version, algorithm, &der::encode(der::OCTET_STRING, &[key])])
+    let key = Zeroizing::new(der::encode(der::OCTET_STRING, &[key]));
+    Zeroizing::new(der::encode(der::SEQUENCE, &[&version, algorithm, &key]))
 }
 
 /// What needs cryptography is asked of the library that is there.
@@ -230,8 +287,8 @@ mod library {
         use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
         use rustls::sign::CertifiedKey;
 
-        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.clone()));
-        let key = cryptography::default_provider().key_provider.load_private_key(key).map_err(|e| match e {
+        let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.as_slice()));
+        let key = cryptography::sign::any_supported_type(&key).map_err(|e| match e {
             rustls::Error::General(why) => format!("the key cannot be read: {why}"),
             e => format!("the key cannot be read: {e}"),
         })?;
@@ -249,7 +306,9 @@ mod library {
 pub(crate) fn native(material: &Material) -> Result<native_tls::Identity, native_tls::Error> {
     let chain: String = material.chain.iter().map(|c| pem::encode(&pem::Pem::new("CERTIFICATE", c.der()))).collect();
     let config = pem::EncodeConfig::new().set_line_ending(pem::LineEnding::LF);
-    let key = pem::encode_config(&pem::Pem::new("PRIVATE KEY", material.key.clone()), config);
+    let block = pem::Pem::new("PRIVATE KEY", material.key.as_slice());
+    let key = Zeroizing::new(pem::encode_config(&block, config));
+    block.into_contents().zeroize();
     native_tls::Identity::from_pkcs8(chain.as_bytes(), key.as_bytes())
 }
 
@@ -257,6 +316,7 @@ pub(crate) fn native(material: &Material) -> Result<native_tls::Identity, native
 #[cfg(all(feature = "native-tls", windows))]
 pub(crate) fn native(material: &Material) -> Result<native_tls::Identity, Error> {
     let archive = pkcs12::make(material, pkcs12::PASSWORD)
+        .map(Zeroizing::new)
         .map_err(|e| Error::invalid_input(format!("the key or a certificate is broken: {e}")).with_source(e))?;
     native_tls::Identity::from_pkcs12(&archive, pkcs12::PASSWORD)
         .map_err(|e| Error::invalid_input(e.to_string()).with_source(e))

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// A module may use what stands below it, and nothing that stands above it.
-const LAYERS: [(&str, &str); 22] = [
+const LAYERS: [(&str, &str); 23] = [
     ("socket", "SslSocket: one object for plain TCP and TLS, driven by a backend"),
     ("listener", "SslListener: TcpListener with TLS"),
     ("file", "SslFile and PlainFile, the two faces; how they are opened, wrapped and given back"),
@@ -23,6 +23,7 @@ const LAYERS: [(&str, &str); 22] = [
     ("alert", "what one end tells the other when something is wrong"),
     ("identity", "a certificate chain and its key"),
     ("certificate_info", "what a certificate says"),
+    ("revocation", "lists of certificates that count no more"),
     ("certificate", "a certificate as bytes, and how it is read from files"),
     ("der", "the encoding of both"),
     ("role", "client or server"),
@@ -42,7 +43,7 @@ const PLATFORM: [&str; 9] =
     ["target_os", "target_vendor", "(unix", "(windows", "any(windows", "os::fd", "os::unix", "os::windows", "rustix"];
 
 /// Where else than in `sys` the platform may be known, and why.
-const KNOW_THE_PLATFORM: [(&str, &str); 13] = [
+const KNOW_THE_PLATFORM: [(&str, &str); 15] = [
     ("lib.rs", "says where the crate does not run"),
     ("backend/waiter.rs", "the poller: a port has another beside it"),
     ("stream/mod.rs", "UnixStream can be wrapped where there is one"),
@@ -51,9 +52,11 @@ const KNOW_THE_PLATFORM: [(&str, &str); 13] = [
     ("file/tcp.rs", "set_quickack is where std has it"),
     ("listener/mod.rs", "the same of a listener"),
     ("engine/mod.rs", "which libraries there are: native-tls is not OpenSSL everywhere"),
-    ("engine/native.rs", "the same"),
+    ("engine/key_log.rs", "whose the file of secrets is"),
+    ("engine/native.rs", "which libraries there are"),
     ("context/foreign.rs", "the same"),
     ("identity.rs", "the same"),
+    ("identity/encrypted.rs", "the same"),
     ("identity/pkcs12.rs", "the same"),
     ("der.rs", "the same"),
 ];

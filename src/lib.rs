@@ -26,6 +26,7 @@ mod identity;
 mod layers;
 mod listener;
 mod machine;
+mod revocation;
 mod role;
 #[cfg(all(test, shuttle))]
 mod schedules;

@@ -8,7 +8,8 @@ use std::time::Duration;
 use crate::alert::Alert;
 use crate::certificate::Certificate;
 use crate::identity::Identity;
-use crate::version::Bounds;
+use crate::revocation::RevocationList;
+use crate::version::{Bounds, Version};
 
 /// Whether a server asks its clients for a certificate (RFC 8446, section 4.3.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -22,16 +23,73 @@ pub enum ClientAuth {
     Require,
 }
 
-/// What a client asks for in its first message, for [`ContextBuilder::choose_identity`](crate::ContextBuilder).
+/// What a client asks for and offers in its first message, for
+/// [`ContextBuilder::choose_identity`](crate::ContextBuilder::choose_identity).
+///
+/// With it a server can prove to an ACME authority that a name is its own (`tls-alpn-01`, RFC 8737): whoever asks for that
+/// protocol is shown the certificate with the answer, and everybody else the usual one.
+///
+/// ```
+/// use std::collections::HashMap;
+/// use std::io;
+/// use std::sync::{Arc, Mutex};
+///
+/// use sslfile::{Context, Identity};
+///
+/// /// By name: certificates that an ACME client has made, with the extension acmeIdentifier.
+/// type Challenges = Arc<Mutex<HashMap<String, Identity>>>;
+///
+/// fn server(usual: Identity, challenges: Challenges) -> io::Result<Context> {
+///     Context::builder()
+///         // The authority's client offers nothing else, so that it may stand last.
+///         .alpn(["http/1.1", "acme-tls/1"])
+///         .identity(usual)
+///         .choose_identity(move |hello| {
+///             let is_challenge = hello.alpn().any(|protocol| protocol == b"acme-tls/1");
+///             let name = hello.server_name().filter(|_| is_challenge)?;
+///             challenges.lock().ok()?.get(name).cloned()
+///         })
+///         .build()
+/// }
+/// ```
+///
+/// A connection with [`alpn`](crate::SslFile::alpn) `acme-tls/1` has served its purpose with the handshake: close it.
 #[derive(Clone, Copy, Debug)]
 pub struct ClientHello<'a> {
     pub(crate) server_name: Option<&'a str>,
+    pub(crate) offer: &'a Offer,
+}
+
+/// What a client says it can. Read only if somebody asks.
+#[derive(Debug, Default)]
+pub(crate) struct Offer {
+    pub alpn: Vec<Vec<u8>>,
+    /// `None` if the library does not tell.
+    pub versions: Option<Vec<Version>>,
+    pub cipher_suites: Vec<u16>,
 }
 
 impl<'a> ClientHello<'a> {
     /// The name the client wants to speak with (SNI, RFC 6066, section 3), if it gave one.
     pub fn server_name(&self) -> Option<&'a str> {
         self.server_name
+    }
+
+    /// The protocols the client offers (ALPN, RFC 7301, section 3.1), in its order; none if it does not take part.
+    pub fn alpn(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.offer.alpn.iter().map(Vec::as_slice)
+    }
+
+    /// The versions the client offers, in its order; of one that lists none (RFC 8446, section 4.2.1), and so has no TLS 1.3, the
+    /// highest. `None` with [`Engine::Rustls`](crate::Engine::Rustls), which does not tell.
+    pub fn versions(&self) -> Option<&'a [Version]> {
+        self.offer.versions.as_deref()
+    }
+
+    /// The cipher suites the client offers, by their numbers in the registry of IANA, as they were sent: in its order, with those
+    /// that are none (RFC 5746, RFC 8701).
+    pub fn cipher_suites(&self) -> &'a [u16] {
+        &self.offer.cipher_suites
     }
 }
 
@@ -114,10 +172,13 @@ pub(crate) struct Settings {
     pub roots: Vec<Certificate>,
     /// Unless said, clients trust them, and servers do not take them for issuers of their clients' certificates.
     pub system_roots: Option<bool>,
+    /// Of what is listed in any of them, nothing is accepted.
+    pub crls: Vec<RevocationList>,
     pub versions: Bounds,
     pub alpn: Vec<Vec<u8>>,
     pub sni: bool,
     pub client_auth: ClientAuth,
+    pub post_handshake_auth: bool,
     pub cipher_list: Option<String>,
     pub ciphersuites: Option<String>,
     pub groups: Option<String>,
@@ -156,7 +217,7 @@ impl Settings {
 
     /// Whether more is asked of a peer's certificate than what libraries check.
     pub fn judges_peers(&self) -> bool {
-        !self.pins.is_empty() || self.verify.is_some()
+        !self.pins.is_empty() || self.verify.is_some() || !self.crls.is_empty()
     }
 
     /// Whether clients keep and offer sessions. A session proves who the client is: with a client certificate it is only
@@ -165,11 +226,11 @@ impl Settings {
         self.session_resumption.unwrap_or(self.identity.is_none())
     }
 
-    /// What a server shows to a client that asks for this name.
-    pub fn identity_for(&self, server_name: Option<&str>) -> Option<Identity> {
+    /// What a server shows to a client that asks for this name, and offers this.
+    pub fn identity_for(&self, server_name: Option<&str>, offer: &Offer) -> Option<Identity> {
         let chosen = match &self.choose_identity {
             // One that panics refuses the client.
-            Some(choose) => choose.ask(|choose| choose(&ClientHello { server_name }))?,
+            Some(choose) => choose.ask(|choose| choose(&ClientHello { server_name, offer }))?,
             None => None,
         };
         let named = || {
@@ -190,10 +251,12 @@ impl Default for Settings {
             choose_identity: None,
             roots: Vec::new(),
             system_roots: None,
+            crls: Vec::new(),
             versions: Bounds::default(),
             alpn: Vec::new(),
             sni: true,
             client_auth: ClientAuth::None,
+            post_handshake_auth: false,
             cipher_list: None,
             ciphersuites: None,
             groups: None,

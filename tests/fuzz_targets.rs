@@ -116,7 +116,7 @@ fn nothing_is_forged_however_it_is_tampered_with() {
 #[test]
 fn whatever_is_loaded_is_taken_or_refused() {
     over(500, |seed| noise(seed, 2_000), loading::loading);
-    let files: [&[u8]; 7] = [
+    let files: [&[u8]; 8] = [
         include_bytes!("../fuzz/fixtures/server.pem"),
         include_bytes!("../fuzz/fixtures/server.key"),
         include_bytes!("../fuzz/fixtures/sec1.key"),
@@ -124,9 +124,10 @@ fn whatever_is_loaded_is_taken_or_refused() {
         include_bytes!("../fuzz/fixtures/leaf.der"),
         include_bytes!("../fuzz/fixtures/secret.p12"),
         include_bytes!("../fuzz/fixtures/plain.p12"),
+        include_bytes!("../fuzz/fixtures/list.pem"),
     ];
     let inputs = move |seed| changed(files[seed as usize % files.len()].to_vec(), seed);
-    let loaded: usize = over(1_500, inputs, loading::loading).iter().sum();
+    let loaded: usize = over(3_000, inputs, loading::loading).iter().sum();
     assert!(loaded > 100, "{loaded}");
 }
 

@@ -1,4 +1,4 @@
-//! Arbitrary bytes where keys and certificates are loaded: they are taken or refused, and what is taken can be used. Says how
+//! Arbitrary bytes where keys, certificates and revocation lists are loaded: they are taken or refused, and what is taken can be used. Says how
 //! much was taken.
 
 use std::io::{self, ErrorKind};
@@ -18,6 +18,13 @@ pub fn loading(input: &[u8]) -> usize {
             // No engine that was built reads them.
             Err(e) if e.kind() == ErrorKind::Unsupported => {}
             identity => count += usize::from(taken(identity).is_some()),
+        }
+    }
+    for client in clients() {
+        let builder = Context::builder().engine(client.engine()).system_roots(false);
+        match builder.add_crls(input).build() {
+            Err(e) if e.kind() == ErrorKind::Unsupported => {}
+            context => count += usize::from(taken(context).is_some()),
         }
     }
     let first = taken(Certificate::from_pem(input));

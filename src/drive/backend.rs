@@ -46,10 +46,13 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
                 _ => FAIR_SHARE / CALLS,
             });
             calls += usize::from(!matches!(due, Due::Forget));
+            let told = if let Due::Read(n) = due { n } else { 0 };
             let in_hand = locked.take_in_hand(due);
             locked.calling = true;
             drop(locked);
             panic = in_callback(|| self.call_back(in_hand, scratch)).err();
+            // What a peer said stays nowhere longer than it must.
+            scratch[..told].fill(0);
             locked = self.lock();
             locked.calling = false;
             self.rested.notify_all();

@@ -54,20 +54,31 @@ fn give_back(storage: Vec<u8>) {
 
 /// A queue of bytes in one piece. Takes its storage from a pool of the thread when there is something to hold and gives
 /// it back when that is gone, so that an idle connection holds none.
+///
+/// What is in the pool or freed has no plaintext of a connection's: such is wiped first.
 #[derive(Default)]
 pub(crate) struct Buffer {
     /// All initialised; what counts is `start..end`.
     storage: Vec<u8>,
     start: usize,
     end: usize,
+    /// All that it is given is plaintext.
+    is_plain: bool,
+    /// Where in the storage plaintext is or has been; up to 0 if nowhere.
+    plain: (usize, usize),
 }
 
 impl Buffer {
-    pub const NEW: Buffer = Buffer { storage: Vec::new(), start: 0, end: 0 };
+    pub const NEW: Buffer = Buffer { storage: Vec::new(), start: 0, end: 0, is_plain: false, plain: (0, 0) };
+
+    /// An empty one for plaintext.
+    pub fn for_plaintext() -> Buffer {
+        Buffer { storage: Vec::new(), start: 0, end: 0, is_plain: true, plain: (0, 0) }
+    }
 
     /// An empty one with room for a large receive behind some headroom.
     pub fn for_receiving() -> Buffer {
-        Buffer { storage: take(LARGE), start: HEADROOM, end: HEADROOM }
+        Buffer { storage: take(LARGE), start: HEADROOM, end: HEADROOM, is_plain: false, plain: (0, 0) }
     }
 
     #[inline]
@@ -97,6 +108,28 @@ impl Buffer {
         self.make_room(bytes.len());
         self.storage[self.end..self.end + bytes.len()].copy_from_slice(bytes);
         self.end += bytes.len();
+        if self.is_plain {
+            self.becomes_plain();
+        }
+    }
+
+    /// What it holds has been decrypted in place, or will be.
+    #[inline]
+    pub fn becomes_plain(&mut self) {
+        self.plain = match self.plain {
+            (_, 0) => (self.start, self.end),
+            (from, to) => (from.min(self.start), to.max(self.end)),
+        };
+    }
+
+    /// Before the storage is given back.
+    fn wipe(&mut self) {
+        let (from, to) = std::mem::take(&mut self.plain);
+        if let Some(plain) = self.storage.get_mut(from..to).filter(|plain| !plain.is_empty()) {
+            // Not byte by byte, as `zeroize` does it: that would take as long as decrypting.
+            plain.fill(0);
+            std::hint::black_box(plain);
+        }
     }
 
     /// Drops `n` bytes from the front (at most all).
@@ -125,6 +158,9 @@ impl Buffer {
 
     #[inline]
     pub fn clear(&mut self) {
+        if self.plain.1 > 0 {
+            self.wipe();
+        }
         (self.start, self.end) = (0, 0);
         if !self.storage.is_empty() {
             give_back(std::mem::take(&mut self.storage));
@@ -144,22 +180,25 @@ impl Buffer {
         self.end = (self.end + n).min(self.storage.len());
         if self.is_empty() {
             self.clear();
+        } else if self.is_plain {
+            self.becomes_plain();
         }
     }
 
     /// Appends all of `other`. Cheap when this one is empty or holds less than the other's headroom.
     pub fn append_buffer(&mut self, mut other: Buffer) {
-        if self.storage.is_empty() {
-            std::mem::swap(self, &mut other);
-            return;
-        }
-        if self.len() <= other.start {
+        let is_plain = self.plain.1 > 0 || other.plain.1 > 0;
+        if self.storage.is_empty() || self.len() <= other.start {
             let start = other.start - self.len();
             other.storage[start..other.start].copy_from_slice(self.as_slice());
             other.start = start;
             std::mem::swap(self, &mut other);
+            std::mem::swap(&mut self.is_plain, &mut other.is_plain);
         } else {
             self.append(other.as_slice());
+        }
+        if is_plain || self.is_plain {
+            self.becomes_plain();
         }
         other.clear();
     }
@@ -167,10 +206,13 @@ impl Buffer {
     /// Moves what a nearly empty large buffer holds to storage of its own size, and gives the large one back.
     pub fn shrink(&mut self) {
         if self.len() < self.storage.len() / 16 && self.storage.len() >= SMALL {
-            let rest = self.as_slice().to_vec();
+            let (rest, was_plain) = (self.as_slice().to_vec(), self.plain.1 > 0);
             self.clear();
             self.end = rest.len();
             self.storage = rest;
+            if was_plain {
+                self.becomes_plain();
+            }
         }
     }
 
@@ -178,18 +220,23 @@ impl Buffer {
         if self.storage.len() - self.end >= n {
             return;
         }
-        let len = self.len();
+        let (len, was_plain) = (self.len(), self.plain.1 > 0);
         if self.storage.len() >= len + n && self.start >= len {
             self.storage.copy_within(self.start..self.end, 0);
+            self.plain.0 = 0;
         } else {
             let mut larger = take((len + n).max(if len == 0 { 0 } else { self.storage.len() * 2 }));
             larger[..len].copy_from_slice(self.as_slice());
+            self.wipe();
             let old = std::mem::replace(&mut self.storage, larger);
             if !old.is_empty() {
                 give_back(old);
             }
         }
         (self.start, self.end) = (0, len);
+        if was_plain {
+            self.becomes_plain();
+        }
     }
 }
 
@@ -237,6 +284,83 @@ mod tests {
             assert_eq!(buffer.len(), left + 3);
             assert_eq!(&buffer.as_slice()[left..], b"abc");
         }
+    }
+
+    fn pool_is_clean() -> bool {
+        POOL.with_borrow(|pool| {
+            pool.small.iter().chain(&pool.large).all(|storage| storage.iter().all(|byte| *byte == 0))
+        })
+    }
+
+    fn empty_pool() {
+        POOL.with_borrow_mut(|pool| (pool.small.clear(), pool.large.clear()));
+    }
+
+    #[test]
+    fn plaintext_is_wiped_before_its_storage_goes_to_the_pool() {
+        // Consumed, whole and in pieces; grown; moved to the front; as a vector; put in front of another; cleared; dropped.
+        let uses: [fn(&mut Buffer); 8] = [
+            |buffer| buffer.consume(1000),
+            |buffer| (0..1000).for_each(|_| buffer.consume(1)),
+            |buffer| {
+                buffer.append(&[7; SMALL]);
+                buffer.append(&[7; LARGE]);
+                buffer.clear();
+            },
+            |buffer| {
+                buffer.append(&[7; SMALL - 2000]);
+                buffer.consume(SMALL - 1100);
+                buffer.append(&[7; 1500]);
+                buffer.consume(2000);
+            },
+            |buffer| drop(buffer.take_vec()),
+            |buffer| {
+                let mut front = Buffer::for_plaintext();
+                front.append(&[7; 100]);
+                front.append_buffer(std::mem::replace(buffer, Buffer::for_plaintext()));
+                assert_eq!(front.len(), 1100);
+            },
+            |buffer| {
+                buffer.space(5000)[..5000].fill(7);
+                buffer.filled(5000);
+                buffer.consume(5999);
+                buffer.clear();
+            },
+            |buffer| drop(std::mem::take(buffer)),
+        ];
+        for (number, used) in uses.into_iter().enumerate() {
+            empty_pool();
+            let mut buffer = Buffer::for_plaintext();
+            buffer.append(&[7; 1000]);
+            used(&mut buffer);
+            drop(buffer);
+            assert!(pool_is_clean(), "{number}");
+        }
+    }
+
+    #[test]
+    fn what_is_decrypted_in_place_is_wiped_and_nothing_else_is() {
+        for left in [0, 10, HEADROOM] {
+            empty_pool();
+            let mut buffer = Buffer::default();
+            buffer.append(&vec![7; left]);
+            buffer.becomes_plain();
+            let mut received = Buffer::for_receiving();
+            received.append(&[7; 2000]);
+            buffer.append_buffer(received);
+            buffer.becomes_plain();
+            buffer.consume(left + 500);
+            buffer.becomes_plain();
+            buffer.shrink();
+            buffer.consume(1500);
+            assert!(buffer.is_empty() && pool_is_clean(), "{left}");
+        }
+        empty_pool();
+        let mut ciphertext = Buffer::for_receiving();
+        ciphertext.append(&[7; 2000]);
+        drop(ciphertext);
+        assert!(!pool_is_clean());
+        empty_pool();
     }
 
     #[test]

@@ -17,7 +17,12 @@ impl KeyLogger {
     /// `None` if nobody asked for it.
     pub fn new(settings: &Settings) -> Result<Option<KeyLogger>, Error> {
         let open = |path: &std::path::PathBuf| {
-            let file = OpenOptions::new().append(true).create(true).open(path);
+            let mut options = OpenOptions::new();
+            options.append(true).create(true);
+            // Whoever reads it can read the connections.
+            #[cfg(unix)]
+            std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+            let file = options.open(path);
             file.map(Mutex::new).map_err(|e| Error::of_file("cannot open the key log", path, e))
         };
         let file = settings.key_log_file.as_ref().map(open).transpose()?;

@@ -40,6 +40,7 @@ impl Native {
     pub fn new(settings: &Settings) -> Result<Native, Error> {
         let refused = [
             (settings.client_auth != ClientAuth::None, "client_auth"),
+            (settings.post_handshake_auth, "post_handshake_auth"),
             (settings.cipher_list.is_some(), "cipher_list"),
             (settings.ciphersuites.is_some(), "ciphersuites"),
             (settings.groups.is_some(), "groups"),
@@ -53,6 +54,7 @@ impl Native {
             (settings.key_log.is_some(), "key_log"),
             (!settings.named_identities.is_empty(), "add_identity"),
             (settings.choose_identity.is_some(), "choose_identity"),
+            (!settings.crls.is_empty(), "add_crls"),
             (!settings.pins.is_empty(), "pin"),
             (settings.verify.is_some(), "verify"),
             (settings.ocsp_stapling, "ocsp_stapling"),

@@ -244,6 +244,9 @@ impl Ends {
         }
         self.held = (self.held + self.admitted).saturating_sub(n);
         self.admitted = 0;
+        if self.was_application_data() {
+            self.incoming.becomes_plain();
+        }
         self.incoming.consume(n);
     }
 

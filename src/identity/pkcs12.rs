@@ -14,6 +14,10 @@ pub(super) fn parse(archive: &[u8], password: &str) -> Result<Identity, Error> {
     let fail = |what: &str, e: openssl::error::ErrorStack| {
         Error::invalid_input(format!("the PKCS#12 archive {what}: {}", reasons(&e.to_string()))).with_source(e)
     };
+    if password.contains('\0') {
+        // It would not survive as a string of C.
+        return Err(Error::invalid_input("the password of the PKCS#12 archive has a NUL in it"));
+    }
     let opened = Pkcs12::from_der(archive).map_err(|e| match not_archive(archive) {
         Some(what) => Error::invalid_input(format!("not a PKCS#12 archive: it is {what}")).with_source(e),
         None => fail("is broken", e),
@@ -42,7 +46,7 @@ pub(super) fn parse(archive: &[u8], password: &str) -> Result<Identity, Error> {
     for certificate in std::iter::once(leaf).chain(parsed.ca.into_iter().flatten().rev()) {
         chain.push(Certificate::from_library(certificate.to_der().map_err(|e| fail("is broken", e))?));
     }
-    let key = key.private_key_to_pkcs8().map_err(|e| fail("has a key that cannot be used", e))?;
+    let key = key.private_key_to_pkcs8().map_err(|e| fail("has a key that cannot be used", e))?.into();
     identity(chain, key)
 }
 
@@ -57,6 +61,7 @@ pub(super) fn parse(bytes: &[u8], password: &str) -> Result<Identity, Error> {
         Error::invalid_input(text).with_source(e)
     })?;
     let key = archive.keys.first().ok_or_else(|| missing("private key"))?.key.as_der().to_vec();
+    let key = Zeroizing::new(key);
     let mut chain: Vec<_> = archive.certs.iter().map(|bag| bag.cert.as_der()).collect();
     let leaf = chain.iter().position(|certificate| der::pair::fits(&key, certificate) == Some(true));
     let leaf = chain.remove(leaf.ok_or_else(|| missing("certificate for its key"))?);
@@ -74,7 +79,7 @@ pub(super) fn parse(_: &[u8], _: &str) -> Result<Identity, Error> {
 }
 
 #[cfg(any(all(feature = "openssl", not(any(windows, target_vendor = "apple"))), all(feature = "native-tls", windows)))]
-fn identity(chain: Vec<Certificate>, key: Vec<u8>) -> Result<Identity, Error> {
+fn identity(chain: Vec<Certificate>, key: Zeroizing<Vec<u8>>) -> Result<Identity, Error> {
     let material = Material { chain, key, origin: "a PKCS#12 archive".to_string() };
     library::check_pair(&material).map_err(|why| Error::invalid_input(format!("the PKCS#12 archive: {why}")))?;
     Ok(Identity { inner: Arc::new(material) })

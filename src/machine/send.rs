@@ -2,6 +2,8 @@
 
 use std::num::NonZeroU64;
 
+use zeroize::Zeroizing;
+
 use super::job::{SendLease, Sent};
 use super::state::{Drawn, End, OurEnd};
 use super::{Clock, Machine, Manner};
@@ -65,7 +67,7 @@ impl Sending {
             has_accepted: false,
             full: false,
             after: After::Nothing,
-            queue: Buffer::default(),
+            queue: Buffer::for_plaintext(),
             ahead: 0,
             encrypted: 0,
             flight: Buffer::default(),
@@ -124,9 +126,9 @@ impl Sending {
         if self.queue.len() == self.ahead {
             return self.queue.append(bytes);
         }
-        let mut all = self.queue.take_vec();
-        drop(all.splice(self.ahead..self.ahead, bytes.iter().copied()));
-        self.queue.append(&all);
+        let all = Zeroizing::new(self.queue.take_vec());
+        let (before, behind) = all.split_at(self.ahead);
+        [before, bytes, behind].into_iter().for_each(|part| self.queue.append(part));
         self.loaded -= bytes.len() as i64;
     }
 

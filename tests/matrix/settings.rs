@@ -10,9 +10,10 @@ use sslfile::{
     Backend, ClientAuth, Context, ContextBuilder, Engine, Handshake, Identity, Role, SslFile, SslOptions, Version,
 };
 
+use crate::authority::Authority;
 use crate::common::{
     bare, ca, certs, client_builder, client_context, engines, server_builder, server_context, tcp_pair, test_in_child,
-    until_ready, within, ECDSA_KEY, LONG, NAME,
+    until_ready, within, Pair, ECDSA_KEY, LONG, NAME,
 };
 use crate::table::{can, table, word};
 
@@ -27,11 +28,16 @@ fn set(name: &str, builder: ContextBuilder, files: &Files) -> io::Result<Context
     Ok(match name {
         "identity" => builder.identity(certs().ecdsa.identity()),
         "identity from PKCS#12" => builder.identity(Identity::from_pkcs12(&archive(), "secret")?),
+        "identity from a key encrypted as PKCS#8" => builder.identity(encrypted(&certs().rsa, RSA_PKCS8)?),
+        "identity from a key encrypted in OpenSSL's older form" => {
+            builder.identity(encrypted(&certs().rsa, RSA_PKCS1)?)
+        }
         "add_identity" => builder.add_identity("one.example", certs().rsa.identity()),
         "choose_identity" => builder.choose_identity(|_| None),
         "add_root" => builder.add_root(ca()),
         "add_roots_from" => builder.add_roots_from(&files.roots),
         "system_roots" => builder.system_roots(true),
+        "add_crls" => builder.add_crls(Authority::new("of no use here").revoke(&[1], 2090).der()),
         "min_version" => builder.min_version(Version::Tls1_2),
         "min_version of TLS 1.3" => builder.min_version(Version::Tls1_3),
         "min_version below TLS 1.2" => builder.min_version(Version::Tls1_0),
@@ -42,6 +48,7 @@ fn set(name: &str, builder: ContextBuilder, files: &Files) -> io::Result<Context
         "alpn with names that are not UTF-8" => builder.alpn([[0xff]]),
         "sni" => builder.sni(false),
         "client_auth" => builder.add_root(ca()).client_auth(ClientAuth::Request),
+        "post_handshake_auth" => builder.post_handshake_auth(true),
         "cipher_list" => builder.cipher_list("ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-ECDSA-AES128-GCM-SHA256"),
         "cipher_list in OpenSSL's language" => builder.cipher_list("HIGH:!aNULL:@STRENGTH"),
         "ciphersuites" => builder.ciphersuites("TLS_AES_128_GCM_SHA256"),
@@ -71,6 +78,13 @@ fn set(name: &str, builder: ContextBuilder, files: &Files) -> io::Result<Context
         "danger_accept_invalid_certs" => builder.danger_accept_invalid_certs(true),
         other => panic!("a line that no test knows: {other:?}"),
     })
+}
+
+const RSA_PKCS8: &str = include_str!("../common/keys/rsa.pkcs8.encrypted.pem");
+const RSA_PKCS1: &str = include_str!("../common/keys/rsa.pkcs1.encrypted.pem");
+
+fn encrypted(pair: &Pair, key: &str) -> io::Result<Identity> {
+    Identity::from_pem_encrypted(pair.chain.as_bytes(), key.as_bytes(), "secret")
 }
 
 fn archive() -> Vec<u8> {
@@ -139,7 +153,7 @@ fn check(engine: Engine, role: Role, name: &str, word: &str, outcome: io::Result
         Err(e) if e.kind() == io::ErrorKind::Unsupported => {
             assert!(!can(word, role), "{what}: {e}");
             let text = e.to_string();
-            assert!(text.contains(&format!("{engine:?}")) || name.contains("PKCS#12"), "{what}: {text}");
+            assert!(text.contains(&format!("{engine:?}")) || name.starts_with("identity from"), "{what}: {text}");
             let method = name.split('(').next().unwrap_or(name);
             let file = method.strip_suffix("_from_env").map_or_else(|| method.to_string(), |log| format!("{log}_file"));
             assert!(text.contains(&file) || name.contains(' '), "{what}: {text}");

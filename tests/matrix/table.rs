@@ -44,8 +44,10 @@ pub fn word(cells: &[String], engine: Engine) -> &str {
         other => panic!("no column for {other:?}"),
     };
     let cell = cells.get(column).unwrap_or_else(|| panic!("no cell for {engine:?} in {cells:?}"));
-    let word = cell.split([',', ';']).next().unwrap_or_default();
+    let word = cell.split([',', ';', ':']).next().unwrap_or_default();
     match word {
+        "if OpenSSL is there" if cfg!(any(feature = "openssl", feature = "native-tls")) => "yes",
+        "if OpenSSL is there" => "Unsupported",
         "if the feature openssl is on" if cfg!(feature = "openssl") => "yes",
         "if the feature openssl is on" => "Unsupported",
         word => word,

@@ -212,3 +212,83 @@ fn a_closure_that_panics_refuses_the_client_and_no_other() {
         }
     });
 }
+
+/// RFC 8737: whoever asks for the protocol is shown the certificate with the answer, and everybody else the usual one.
+#[test]
+fn an_acme_challenge_is_answered_by_what_the_client_offers() {
+    with_openssl(|bench| {
+        let authority = Authority::new("names");
+        let (answer, usual) = (named(&authority, "one.example"), named(&authority, "one.example"));
+        for engine in engines().into_iter().filter(|engine| honours(*engine, "choose_identity")) {
+            for version in VERSIONS {
+                let challenge = answer.identity();
+                let builder = Context::builder().alpn(["http/1.1", "acme-tls/1"]).identity(usual.identity());
+                let builder = builder.choose_identity(move |hello| {
+                    let is_challenge = hello.alpn().any(|protocol| protocol == b"acme-tls/1");
+                    (is_challenge && hello.server_name() == Some("one.example")).then(|| challenge.clone())
+                });
+                let server = at(version, builder).engine(engine).build().expect("context");
+                for (offered, name, pair, agreed) in [
+                    (Some("acme-tls/1"), "one.example", &answer, Some("acme-tls/1")),
+                    (Some("acme-tls/1"), "two.example", &usual, Some("acme-tls/1")),
+                    (Some("h2,http/1.1"), "one.example", &usual, Some("http/1.1")),
+                    (None, "one.example", &usual, None),
+                ] {
+                    let client = |port| {
+                        let mut command = asking(port, Some(name));
+                        if let Some(offered) = offered {
+                            command.args(["-alpn", offered]);
+                        }
+                        command
+                    };
+                    let (alpn, said) = serve(bench, &server, client, |file| file.alpn()).expect();
+                    assert_eq!(alpn.as_deref(), agreed.map(str::as_bytes), "{engine:?} {version}");
+                    assert!(agreed.is_none_or(|agreed| said.contains(&format!("ALPN protocol: {agreed}"))), "{said}");
+                    assert!(
+                        squeezed(&said).contains(&squeezed(&pair.chain)),
+                        "{engine:?} {version} {offered:?}: {said}"
+                    );
+                }
+            }
+        }
+    });
+}
+
+#[test]
+fn the_closure_that_chooses_is_told_all_that_the_client_offers() {
+    type Offered = (Vec<Vec<u8>>, Option<Vec<Version>>, Vec<u16>);
+    with_openssl(|bench| {
+        for engine in engines().into_iter().filter(|engine| honours(*engine, "choose_identity")) {
+            let heard: Arc<Mutex<Option<Offered>>> = Arc::default();
+            let noted = heard.clone();
+            let builder = Context::builder().engine(engine).identity(certs().ecdsa.identity());
+            let builder = builder.choose_identity(move |hello| {
+                let alpn = hello.alpn().map(<[u8]>::to_vec).collect();
+                let offered = (alpn, hello.versions().map(<[Version]>::to_vec), hello.cipher_suites().to_vec());
+                *noted.lock().expect("lock") = Some(offered);
+                None
+            });
+            let server = builder.build().expect("context");
+            let suites = ["-cipher", "ECDHE-ECDSA-AES128-GCM-SHA256", "-ciphersuites", "TLS_AES_256_GCM_SHA384"];
+            for (arguments, versions, expected) in [
+                (&["-min_protocol", "TLSv1.2"][..], vec![Version::Tls1_3, Version::Tls1_2], vec![0x1302, 0xc02b]),
+                (&["-tls1_2"], vec![Version::Tls1_2], vec![0xc02b]),
+                (&["-tls1_3"], vec![Version::Tls1_3], vec![0x1302]),
+            ] {
+                let client = |port| {
+                    let mut command = asking(port, Some("one.example"));
+                    command.args(suites).args(arguments);
+                    command
+                };
+                serve(bench, &server, client, |_| ()).expect();
+                let (alpn, told, mut offered) = heard.lock().expect("lock").take().expect("asked");
+                assert!(alpn.is_empty(), "{engine:?}: {alpn:?}");
+                let known = (engine == Engine::OpenSsl).then_some(versions);
+                assert_eq!(told, known, "{engine:?} {arguments:?}");
+                // TLS_EMPTY_RENEGOTIATION_INFO_SCSV
+                offered.retain(|suite| *suite != 0x00ff);
+                assert_eq!(offered, expected, "{engine:?} {arguments:?}");
+            }
+        }
+    });
+}

@@ -188,6 +188,23 @@ fn capture(passed: &[(Way, Vec<u8>)], port: u16) -> Vec<u8> {
     file
 }
 
+/// One that is there already keeps its mode: whoever made it may want others to read it.
+#[test]
+fn a_new_file_is_its_owners_alone() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().expect("folder");
+    let mode = |path: &Path| std::fs::metadata(path).expect("a file").permissions().mode() & 0o777;
+    for engine in engines().into_iter().filter(|engine| honours(*engine, "key_log_file")) {
+        let log = folder.path().join(format!("{engine:?}.keys"));
+        let build = || client_builder(engine).key_log_file(&log).build().expect("context");
+        build();
+        assert_eq!(mode(&log), 0o600, "{engine:?}");
+        std::fs::set_permissions(&log, PermissionsExt::from_mode(0o640)).expect("mode");
+        build();
+        assert_eq!(mode(&log), 0o640, "{engine:?}");
+    }
+}
+
 #[test]
 fn tshark_reads_a_capture_with_it() {
     let tools = find(&["openssl"]).and(find(&["tshark"]));

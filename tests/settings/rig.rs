@@ -9,7 +9,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 use rcgen::{CertificateParams, DnType};
-use sslfile::{Context, ContextBuilder, Engine, ErrorKind, SslFile, Version};
+use sslfile::{Context, ContextBuilder, Engine, ErrorKind, SslFile, SslOptions, Version};
 
 use crate::authority::Authority;
 use crate::common::{kind_of, Pair, NAME};
@@ -208,8 +208,12 @@ impl Server {
     }
 
     pub fn open(&self, context: &Context, name: &str) -> io::Result<SslFile> {
+        self.open_with(SslFile::options().client(name), context)
+    }
+
+    pub fn open_with(&self, options: SslOptions, context: &Context) -> io::Result<SslFile> {
         let stream = connect(&self.peer, self.port).expect("it listens");
-        Ok(SslFile::client(stream, context, name)?)
+        Ok(options.open(stream, context)?)
     }
 
     pub fn said(self) -> String {

@@ -1,6 +1,9 @@
 //! Certificates that are wrong in one respect each.
 
-use rcgen::{date_time_ymd, BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    date_time_ymd, BasicConstraints, CertificateParams, CertificateRevocationList, CertificateRevocationListParams,
+    DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams, SerialNumber,
+};
 use sslfile::Certificate;
 
 use crate::common::{Pair, NAME};
@@ -56,10 +59,43 @@ impl Authority {
         self.sign_authority(ca_params(name))
     }
 
+    /// The same, with this serial number.
+    pub fn numbered_intermediate(&self, name: &str, serial: u64) -> Authority {
+        let mut params = ca_params(name);
+        params.serial_number = Some(SerialNumber::from(serial));
+        self.sign_authority(params)
+    }
+
     pub fn sign_authority(&self, params: CertificateParams) -> Authority {
         let key = KeyPair::generate().expect("key");
         let pem = params.signed_by(&key, &self.issuer).expect("ca").pem();
         Authority { pem, issuer: Issuer::new(params, key) }
+    }
+
+    /// The usual leaf, with this serial number.
+    pub fn numbered(&self, serial: u64) -> Pair {
+        let mut params = leaf_params();
+        params.serial_number = Some(SerialNumber::from(serial));
+        self.sign(params)
+    }
+
+    /// A list of what it has revoked, for which the next one was to come in this year.
+    pub fn revoke(&self, serials: &[u64], next_year: i32) -> CertificateRevocationList {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2001, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2001, 2, 1),
+            next_update: date_time_ymd(next_year, 1, 1),
+            crl_number: SerialNumber::from(1),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("list")
     }
 
     pub fn expired(&self) -> Pair {

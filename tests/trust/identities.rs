@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
@@ -12,6 +13,7 @@ use super::{assert_says, shake};
 #[cfg(feature = "openssl")]
 use crate::common::pkcs12;
 use crate::common::{certs, client_context, engines, within, Pair, LONG, NAME};
+use crate::harness::{find, run, Bench};
 
 // The keys of `certs().rsa` and `certs().ecdsa` as `openssl rsa -traditional`, `openssl ec` and `openssl pkcs8` write them,
 // encrypted with the password "secret".
@@ -177,6 +179,137 @@ fn encrypted_keys_are_told_from_broken_ones() {
     assert_bad(&chain, &file, bad, &["old-ec.pem", "EC PRIVATE KEY", "encrypted"]);
 }
 
+/// Whether there is an OpenSSL to read keys that have its older encryption.
+const HAS_OPENSSL: bool = cfg!(any(feature = "openssl", feature = "native-tls"));
+
+#[track_caller]
+fn assert_bad_text(key: &str, password: &str, kind: ErrorKind, words: &[&str]) {
+    let bad = Identity::from_pem_encrypted(certs().rsa.chain.as_bytes(), key.as_bytes(), password);
+    let error = bad.expect_err("a key that can't be read");
+    assert_eq!(error.kind(), kind, "{error}");
+    assert_says(&error, words);
+    assert!(password.is_empty() || !format!("{error} {error:?}").contains(password), "{error:?}");
+}
+
+#[test]
+fn encrypted_keys_serve_with_their_password() {
+    let (rsa, ecdsa) = (&certs().rsa, &certs().ecdsa);
+    let read = |pair: &Pair, key: &str, password| {
+        Identity::from_pem_encrypted(pair.chain.as_bytes(), key.as_bytes(), password)
+    };
+    assert_serves(read(rsa, ENCRYPTED_PKCS8, "secret"), rsa);
+    for wrong in ["", "Secret", "secret ", "sec\0ret", &"secret".repeat(500)] {
+        let words = ["the key, block 1 (ENCRYPTED PRIVATE KEY)", "with this password"];
+        assert_bad_text(ENCRYPTED_PKCS8, wrong, ErrorKind::InvalidInput, &words);
+        if HAS_OPENSSL {
+            let words = ["the key, block 1 (RSA PRIVATE KEY)", "with this password"];
+            assert_bad_text(ENCRYPTED_PKCS1, wrong, ErrorKind::InvalidInput, &words);
+        }
+    }
+    // What is not encrypted needs no password, and takes any.
+    assert_serves(read(rsa, PKCS1, "secret"), rsa);
+    assert_serves(read(ecdsa, &ecdsa.key, ""), ecdsa);
+    for (pair, key) in [(rsa, ENCRYPTED_PKCS1), (ecdsa, ENCRYPTED_SEC1)] {
+        match HAS_OPENSSL {
+            true => assert_serves(read(pair, key, "secret"), pair),
+            false => {
+                let error = read(pair, key, "secret").expect_err("OpenSSL's own form");
+                assert_eq!(error.kind(), ErrorKind::Unsupported, "{error}");
+                assert_says(&error, &["block 1", "OpenSSL", "openssl pkcs8"]);
+            }
+        }
+    }
+}
+
+/// Encrypts the key of `certs().rsa` with `openssl pkcs8`.
+fn pkcs8(bench: &Bench, arguments: &[&str], password: &str) -> String {
+    let key = bench.files.folder.path().join("plain.key");
+    fs::write(&key, &certs().rsa.key).expect("write");
+    let mut command = Command::new("openssl");
+    command.args(["pkcs8", "-topk8", "-passout"]).arg(format!("pass:{password}")).args(arguments);
+    let made = command.arg("-in").arg(&key).output().expect("openssl");
+    assert!(made.status.success(), "{made:?}");
+    String::from_utf8(made.stdout).expect("PEM")
+}
+
+#[test]
+fn each_encryption_that_openssl_makes_is_read() {
+    run(find(&["openssl"]), |bench, _| {
+        let pair = &certs().rsa;
+        let read =
+            |key: &str, password: &str| Identity::from_pem_encrypted(pair.chain.as_bytes(), key.as_bytes(), password);
+        let long = "a password of more bytes than a block of the hash ".repeat(10);
+        for arguments in [
+            &[][..],
+            &["-v2", "aes-128-cbc"],
+            &["-v2", "aes-192-cbc"],
+            &["-v2", "aes-256-cbc"],
+            &["-v2", "des3"],
+            // As OpenSSL made them before 1.1.
+            &["-v2", "des3", "-v2prf", "hmacWithSHA1"],
+            &["-v2", "aes-256-cbc", "-v2prf", "hmacWithSHA512", "-iter", "10000"],
+            &["-scrypt"],
+            &["-scrypt", "-scrypt_N", "16384"],
+        ] {
+            let key = pkcs8(bench, arguments, "secret");
+            assert!(key.starts_with("-----BEGIN ENCRYPTED PRIVATE KEY-----"), "{key}");
+            read(&key, "secret").unwrap_or_else(|e| panic!("{arguments:?}: {e}"));
+            let words = ["the key, block 1 (ENCRYPTED PRIVATE KEY)", "with this password"];
+            assert_bad_text(&key, "Secret", ErrorKind::InvalidInput, &words);
+        }
+        for password in ["p\u{e4}ssw\u{f6}rd", &long] {
+            read(&pkcs8(bench, &[], password), password).unwrap_or_else(|e| panic!("{password}: {e}"));
+        }
+        // PBES1, with and without the ciphers that OpenSSL 3 has put away.
+        let old = pkcs8(bench, &["-v1", "PBE-SHA1-3DES"], "secret");
+        match HAS_OPENSSL {
+            true => drop(read(&old, "secret").expect("OpenSSL reads it")),
+            false => assert_bad_text(&old, "secret", ErrorKind::InvalidInput, &["block 1", "encryption", "-v2"]),
+        }
+    });
+}
+
+/// None of them may panic, nor take a machine's memory.
+#[test]
+fn broken_encrypted_keys_are_refused() {
+    let bad = ErrorKind::InvalidInput;
+    let block = pem::parse(ENCRYPTED_PKCS8).expect("a block");
+    let whole = block.contents();
+    let pem = |der: &[u8]| pem::encode(&pem::Pem::new("ENCRYPTED PRIVATE KEY", der));
+    for length in (0..whole.len()).step_by(7) {
+        assert_bad_text(&pem(&whole[..length]), "secret", bad, &["the key, block 1", "not valid DER"]);
+    }
+    for at in (0..120).step_by(3) {
+        let mut changed = whole.to_vec();
+        changed[at] ^= 0x11;
+        let read = Identity::from_pem_encrypted(certs().rsa.chain.as_bytes(), pem(&changed).as_bytes(), "secret");
+        if let Err(error) = read {
+            assert_eq!(error.kind(), bad, "{at}: {error}");
+        }
+    }
+    // scrypt with N = 2^40, r = 8; with N = 0; with r = 0.
+    for (cost, size) in [(&[0x02, 0x06, 1, 0, 0, 0, 0, 0][..], 8), (&[0x02, 0x01, 0], 8), (&[0x02, 0x02, 64, 0], 0)] {
+        assert_bad_text(&pem(&scrypt(cost, size)), "secret", bad, &["the key, block 1"]);
+    }
+}
+
+/// A key "encrypted" with AES-256, under scrypt with this cost.
+fn scrypt(cost: &[u8], block_size: u8) -> Vec<u8> {
+    const PBES2: &[u8] = &[0x06, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x05, 0x0d];
+    const SCRYPT: &[u8] = &[0x06, 9, 0x2b, 0x06, 0x01, 0x04, 0x01, 0xda, 0x47, 0x04, 0x0b];
+    const AES_256_CBC: &[u8] = &[0x06, 9, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x01, 0x2a];
+    fn element(tag: u8, parts: &[&[u8]]) -> Vec<u8> {
+        let body = parts.concat();
+        [&[tag, u8::try_from(body.len()).expect("short")], body.as_slice()].concat()
+    }
+    let salt = element(0x04, &[&[7; 8]]);
+    let parameters = element(0x30, &[&salt, cost, &element(0x02, &[&[block_size]]), &element(0x02, &[&[1]])]);
+    let derivation = element(0x30, &[SCRYPT, &parameters]);
+    let cipher = element(0x30, &[AES_256_CBC, &element(0x04, &[&[9; 16]])]);
+    let algorithm = element(0x30, &[PBES2, &element(0x30, &[&derivation, &cipher])]);
+    element(0x30, &[&algorithm, &element(0x04, &[&[5; 16]])])
+}
+
 #[test]
 fn broken_blocks_are_named() {
     let folder = Folder::new();
@@ -206,7 +339,7 @@ fn broken_blocks_are_named() {
 #[test]
 fn bad_archives_are_told_apart() {
     let archive = pkcs12(&certs().ecdsa, "secret");
-    for wrong in ["", "Secret", "secret "] {
+    for wrong in ["", "Secret", "secret ", "sec\0ret"] {
         let error = Identity::from_pkcs12(&archive, wrong).expect_err("a wrong password");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
         assert_says(&error, &["PKCS#12", "password"]);
@@ -240,6 +373,53 @@ fn certificates_from_pem_and_der() {
         let error = Certificate::from_der(bad).expect_err("no certificate");
         assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
     }
+}
+
+/// As `openssl x509 -trustout` writes them: with an alias, with uses, with rejected uses.
+#[test]
+fn trusted_certificates_are_certificates_unless_they_say_otherwise() {
+    run(find(&["openssl"]), |bench, _| {
+        let plain = &bench.files.ecdsa;
+        let leaf = Certificate::from_pem(plain.pair.chain.as_bytes()).expect("leaf");
+        let trusted = |arguments: &[&str]| {
+            let mut command = Command::new("openssl");
+            command.args(["x509", "-trustout", "-in"]).arg(&plain.chain).args(arguments);
+            let made = command.output().expect("openssl");
+            assert!(made.status.success(), "{made:?}");
+            String::from_utf8(made.stdout).expect("PEM")
+        };
+        let roots = |pem: &str| {
+            let file = bench.files.folder.path().join("trusted.pem");
+            fs::write(&file, format!("{pem}{}", bench.files.roots_pem)).expect("write");
+            Context::builder().add_roots_from(file).build().expect("context").broken_roots()
+        };
+        for arguments in [
+            &[][..],
+            &["-setalias", "My alias"],
+            &["-addtrust", "serverAuth", "-setalias", "My alias"],
+            &["-addtrust", "emailProtection", "-addtrust", "clientAuth"],
+            &["-addtrust", "anyExtendedKeyUsage"],
+        ] {
+            let pem = trusted(arguments);
+            assert!(pem.starts_with("-----BEGIN TRUSTED CERTIFICATE-----"), "{pem}");
+            assert_eq!(Certificate::from_pem(pem.as_bytes()).expect("certificate"), leaf, "{arguments:?}");
+            assert_eq!(roots(&pem), 0, "{arguments:?}");
+            let rest = Certificate::stack_from_pem(plain.pair.chain.as_bytes()).expect("chain")[1].to_der();
+            let chain = format!("{pem}{}", pem::encode(&pem::Pem::new("CERTIFICATE", rest)));
+            assert_serves(from_texts(&chain, &plain.pair.key), &plain.pair);
+        }
+        for (arguments, why) in [
+            (&["-addtrust", "emailProtection"][..], "not trusted for TLS"),
+            (&["-addreject", "serverAuth"], "rejected"),
+            (&["-addtrust", "clientAuth", "-addreject", "emailProtection", "-setalias", "My alias"], "rejected"),
+        ] {
+            let pem = trusted(arguments);
+            let error = Certificate::from_pem(pem.as_bytes()).expect_err("not to be trusted");
+            assert_eq!(error.kind(), ErrorKind::InvalidInput, "{error}");
+            assert_says(&error, &["block 1 (TRUSTED CERTIFICATE)", why]);
+            assert_eq!(roots(&pem), 1, "{arguments:?}");
+        }
+    });
 }
 
 /// Neither `Debug` nor an error shows key material.

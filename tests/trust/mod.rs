@@ -6,6 +6,7 @@ mod identities;
 mod own_root;
 mod settings;
 mod verdicts;
+mod wiped;
 
 use crate::common;
 

@@ -8,10 +8,10 @@ use openssl::pkey::{PKey, Private};
 use openssl::ssl::{NameType, SniError, SslAlert, SslContextBuilder, SslMethod, SslRef};
 use openssl::x509::X509;
 
-use super::{set_security_level, setup_error};
+use super::{hello, set_security_level, setup_error};
 use crate::error::Error;
 use crate::identity::Identity;
-use crate::settings::Settings;
+use crate::settings::{Offer, Settings};
 
 pub(super) struct Parsed {
     /// Leaf first.
@@ -82,6 +82,9 @@ impl Identities {
     }
 
     pub fn attend(self, context: &mut SslContextBuilder) {
+        if self.settings.choose_identity.is_some() {
+            hello::attend(context);
+        }
         context.set_servername_callback(move |ssl, alert| {
             self.show(ssl).map_err(|refusal| {
                 *alert = refusal;
@@ -96,7 +99,8 @@ impl Identities {
             // Asked again: the client had to repeat its first message (RFC 8446, section 4.1.4).
             return Ok(());
         }
-        let chosen = self.settings.identity_for(ssl.servername(NameType::HOST_NAME));
+        let (name, unread) = (ssl.servername(NameType::HOST_NAME), Offer::default());
+        let chosen = self.settings.identity_for(name, hello::offer(ssl).unwrap_or(&unread));
         let chosen = chosen.ok_or(SslAlert::UNRECOGNIZED_NAME)?;
         let known = self.known.iter().find(|(known, _)| ptr::eq(known.material(), chosen.material()));
         let shown = match known {

@@ -2,6 +2,7 @@
 
 mod foreign;
 mod group;
+mod hello;
 mod identities;
 mod judge;
 mod resumption;
@@ -72,18 +73,22 @@ impl OpenSsl {
             return Ok(context.clone());
         }
         let settings = &self.settings;
+        let judge = Judge::new(settings)?;
         let mut context = self.context(Role::Client)?;
         let made = (|| {
             if settings.system_roots != Some(false) {
                 context.set_default_verify_paths()?;
             }
-            match Judge::new(settings) {
+            match judge {
                 Some(judge) => judge.sit(&mut context, SslVerifyMode::PEER),
                 None if settings.accept_invalid_certs => context.set_verify(SslVerifyMode::NONE),
                 None => context.set_verify_callback(SslVerifyMode::PEER, listen),
             }
             if !settings.alpn.is_empty() {
                 context.set_alpn_protos(&alpn_list(&settings.alpn))?;
+            }
+            if settings.post_handshake_auth {
+                allow_post_handshake_auth(&mut context);
             }
             context.set_session_cache_mode(SslSessionCacheMode::OFF);
             self.store.iter().try_for_each(|store| store.attend(&mut context))
@@ -94,6 +99,7 @@ impl OpenSsl {
 
     fn server_context(&self) -> Result<SslContext, Error> {
         let settings = &self.settings;
+        let judge = Judge::new(settings)?;
         let mut context = self.context(Role::Server)?;
         let made = (|| {
             if settings.prefer_server_order != Some(false) {
@@ -134,7 +140,7 @@ impl OpenSsl {
                 if settings.client_auth == ClientAuth::Require {
                     mode |= SslVerifyMode::FAIL_IF_NO_PEER_CERT;
                 }
-                match Judge::new(settings) {
+                match judge {
                     Some(judge) => judge.sit(&mut context, mode),
                     None if settings.accept_invalid_certs => context.set_verify_callback(mode, |_, _| true),
                     None => context.set_verify_callback(mode, listen),
@@ -280,6 +286,12 @@ impl OpenSsl {
         }
         Ok(())
     }
+}
+
+#[allow(unsafe_code, reason = "the openssl crate has no call for it")]
+fn allow_post_handshake_auth(context: &mut SslContextBuilder) {
+    // SAFETY: the pointer is that of a live `SSL_CTX`, which nobody else has yet, and the call sets a flag in it.
+    unsafe { openssl_sys::SSL_CTX_set_post_handshake_auth(context.as_ptr(), 1) }
 }
 
 /// Accepts certificates for this name only: one of subjectAltName, or of the CN where that counts.

@@ -27,7 +27,8 @@ use rustls::server::{
 };
 use rustls::sign::{CertifiedKey, Signer, SigningKey, SingleCertAndKey};
 use rustls::{
-    ClientConfig, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedCipherSuite, SupportedProtocolVersion,
+    ClientConfig, InconsistentKeys, ServerConfig, SignatureAlgorithm, SignatureScheme, SupportedCipherSuite,
+    SupportedProtocolVersion,
 };
 
 use super::key_log::KeyLogger;
@@ -36,7 +37,7 @@ use crate::certificate::Certificate;
 use crate::error::Error;
 use crate::identity::{Identity, Material};
 use crate::role::Role;
-use crate::settings::Settings;
+use crate::settings::{Offer, Settings};
 use crate::version::{Bounds, Version};
 use notes::{note, Secret};
 use resumption::{Own, Resuming, Store};
@@ -89,6 +90,9 @@ impl Rustls {
         if settings.accept_common_names {
             return Err(Engine::Rustls.cannot("accept_common_names"));
         }
+        if settings.post_handshake_auth {
+            return Err(Engine::Rustls.cannot("post_handshake_auth"));
+        }
         let schemes = settings.signature_algorithms.as_deref().map(signature_schemes).transpose()?;
         let key_log = KeyLog { wanted: KeyLogger::new(settings)?, inner: None };
         let mut library = Rustls {
@@ -115,12 +119,8 @@ impl Rustls {
 
     fn make_server(&self) -> Result<Server, Error> {
         let settings = &self.settings;
-        let certificates = Certificates {
-            settings: settings.clone(),
-            provider: self.provider.clone(),
-            schemes: self.schemes.clone(),
-            kept: Mutex::default(),
-        };
+        let certificates =
+            Certificates { settings: settings.clone(), schemes: self.schemes.clone(), kept: Mutex::default() };
         for identity in settings.identity.iter().chain(settings.named_identities.iter().map(|(_, identity)| identity)) {
             certificates.get(identity)?;
         }
@@ -176,7 +176,7 @@ impl Rustls {
         let mut config = match &settings.identity {
             None => wants_certificate.with_no_client_auth(),
             Some(identity) => {
-                let certified = certified_key(identity.material(), &self.provider, self.schemes.as_deref())?;
+                let certified = certified_key(identity.material(), self.schemes.as_deref())?;
                 wants_certificate.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(certified)))
             }
         };
@@ -340,15 +340,18 @@ fn items(list: &str) -> impl Iterator<Item = &str> {
     list.split(':').map(str::trim).filter(|name| !name.is_empty())
 }
 
-fn certified_key(
-    material: &Material,
-    provider: &CryptoProvider,
-    schemes: Option<&[SignatureScheme]>,
-) -> Result<CertifiedKey, Error> {
+fn certified_key(material: &Material, schemes: Option<&[SignatureScheme]>) -> Result<CertifiedKey, Error> {
     let chain = material.chain.iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
-    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.clone()));
-    let mut certified = CertifiedKey::from_der(chain, key, provider)
-        .map_err(|e| setup_error(&format!("the identity from {}", material.origin), e))?;
+    // In place of what `provider` has for this, which takes a copy of the key and does not wipe it.
+    let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.as_slice()));
+    let certified = cryptography::sign::any_supported_type(&key).and_then(|key| {
+        let certified = CertifiedKey::new(chain, key);
+        match certified.keys_match() {
+            Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
+            matched => matched.map(|()| certified),
+        }
+    });
+    let mut certified = certified.map_err(|e| setup_error(&format!("the identity from {}", material.origin), e))?;
     if let Some(schemes) = schemes {
         certified.key = Arc::new(Choosy { key: certified.key, schemes: schemes.to_vec() });
     }
@@ -381,7 +384,6 @@ impl SigningKey for Choosy {
 /// A server's certificates, by the name the client asks for.
 struct Certificates {
     settings: Settings,
-    provider: Arc<CryptoProvider>,
     schemes: Option<Vec<SignatureScheme>>,
     /// By the address of the identity, which is kept so that nothing else gets it.
     kept: Mutex<HashMap<usize, (Identity, Arc<CertifiedKey>)>>,
@@ -393,7 +395,7 @@ impl Certificates {
         if let Some((_, certified)) = self.kept.lock().get(&address) {
             return Ok(certified.clone());
         }
-        let certified = Arc::new(certified_key(identity.material(), &self.provider, self.schemes.as_deref())?);
+        let certified = Arc::new(certified_key(identity.material(), self.schemes.as_deref())?);
         let mut kept = self.kept.lock();
         if kept.len() >= IDENTITIES {
             kept.clear();
@@ -406,8 +408,21 @@ impl Certificates {
 impl ResolvesServerCert for Certificates {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let name = hello.server_name().map(str::to_string);
-        let certified = self.settings.identity_for(hello.server_name()).and_then(|identity| self.get(&identity).ok());
+        let offer = match self.settings.choose_identity {
+            Some(_) => offer(&hello),
+            None => Offer::default(),
+        };
+        let chosen = self.settings.identity_for(hello.server_name(), &offer);
+        let certified = chosen.and_then(|identity| self.get(&identity).ok());
         note_hello(name, certified)
+    }
+}
+
+fn offer(hello: &ClientHello<'_>) -> Offer {
+    Offer {
+        alpn: hello.alpn().into_iter().flatten().map(<[u8]>::to_vec).collect(),
+        versions: None,
+        cipher_suites: hello.cipher_suites().iter().map(|suite| u16::from(*suite)).collect(),
     }
 }
 

@@ -112,7 +112,7 @@ impl<C: Unbuffered> RustlsSession<C> {
             resuming,
             handshake_done: false,
             may_assert: false,
-            rest: Buffer::default(),
+            rest: Buffer::for_plaintext(),
             server_name: None,
             shown: None,
             ocsp_response: None,

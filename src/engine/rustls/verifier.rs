@@ -1,3 +1,5 @@
+mod revocation;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -29,6 +31,7 @@ pub(super) struct Verifier {
     /// Checks the chains of a server's clients.
     clients: Option<Arc<dyn ClientCertVerifier>>,
     hints: Vec<DistinguishedName>,
+    lists: revocation::Lists,
     client_auth: ClientAuth,
     pins: Vec<[u8; 32]>,
     verify: Option<Verify>,
@@ -56,6 +59,7 @@ impl Verifier {
             root_certificates: Vec::new(),
             clients: None,
             hints: Vec::new(),
+            lists: revocation::parse(settings)?,
             client_auth: settings.client_auth,
             pins: settings.pins.clone(),
             verify: settings.verify.clone(),
@@ -257,6 +261,7 @@ impl ServerCertVerifier for Verifier {
                 verify_server_name(&certificate, server_name)?;
             }
         }
+        self.check_revocation(end_entity, intermediates, now)?;
         self.check_own_rules(end_entity, intermediates, Some(&server_name.to_str()))?;
         if !ocsp_response.is_empty() {
             note(|notes| notes.ocsp_response = Some(ocsp_response.to_vec()));
@@ -304,6 +309,7 @@ impl ClientCertVerifier for Verifier {
             let usual = clients.verify_client_cert(end_entity, intermediates, now);
             self.allow_root(end_entity, now, usual.map(drop))?;
         }
+        self.check_revocation(end_entity, intermediates, now)?;
         self.check_own_rules(end_entity, intermediates, None)?;
         note(|notes| notes.judged = None);
         Ok(ClientCertVerified::assertion())
