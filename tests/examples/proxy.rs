@@ -5,7 +5,7 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::mpsc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use sslfile::{SslFile, SslListener};
@@ -24,6 +24,7 @@ fn start(files: &Files, target: u16) -> (Tool, String) {
 }
 
 struct Rig {
+    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "it lives as long as this"))]
     proxy: Tool,
     port: String,
     behind: SslListener,
@@ -159,9 +160,9 @@ fn proxy_keeps_nothing_of_connections_that_have_ended() {
         let _ = (&second).read(&mut [0]);
         let _ = second.close();
     }
-    let deadline = Instant::now() + LONG;
+    let deadline = std::time::Instant::now() + LONG;
     while descriptors() > before {
-        assert!(Instant::now() < deadline, "{} descriptors, and before {before}", descriptors());
+        assert!(std::time::Instant::now() < deadline, "{} descriptors, and before {before}", descriptors());
         thread::sleep(Duration::from_millis(10));
     }
 }

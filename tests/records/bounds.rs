@@ -111,7 +111,7 @@ fn key_updates_in_a_row_are_limited() {
             let (ours, peer) = connection_pair(engine, role, version);
             let text = assert_flood_ends(ours, peer, &what, &|peer| peer.key_update(asks));
             assert!(
-                text.contains("in a row without data") || text.contains("TooManyKeyUpdateRequests"),
+                text.contains("in a row without data") || text.contains("too many key update requests"),
                 "{what}: {text}"
             );
         }
