@@ -3,7 +3,7 @@
 
 mod alert;
 mod buffer;
-#[cfg(any(feature = "openssl", feature = "rustls"))]
+#[cfg(any(all(feature = "openssl", not(any(windows, target_vendor = "apple"))), feature = "rustls"))]
 mod key_log;
 #[cfg(feature = "native-tls")]
 mod native;
@@ -14,7 +14,7 @@ mod overheard;
 mod plain_text;
 #[cfg(feature = "rustls")]
 mod rustls;
-#[cfg(any(feature = "openssl", feature = "rustls"))]
+#[cfg(any(all(feature = "openssl", not(any(windows, target_vendor = "apple"))), feature = "rustls"))]
 mod sessions;
 mod verdict;
 mod wire;
