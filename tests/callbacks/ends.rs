@@ -6,10 +6,10 @@ use std::net::{Shutdown, TcpStream};
 use sslfile::{Backend, Engine, Role, SslFile, State};
 
 use crate::common::bare::is_bad_record_mac;
-use crate::common::{kind_of, pattern, tcp_pair};
+use crate::common::{kind_of, pattern, tcp_pair, LONG};
 use crate::rig::{
-    bare_client, cut, end_well, logged_pair, on_each_engine, on_each_engine_and_role, open, pair, reset, settle,
-    turn_until, wake_ups, Log, Peer, Told,
+    bare_client, cut, end_well, logged_pair, logged_pair_with, on_each_engine, on_each_engine_and_role, open, pair,
+    reset, settle, turn_until, wake_ups, Log, Peer, Told,
 };
 
 type End = (&'static str, fn(Peer), Result<(), ErrorKind>);
@@ -224,7 +224,9 @@ fn a_peer_that_ends_before_its_first_byte_is_a_clean_end_to_a_server_and_a_cut_t
 fn our_own_close_is_told_when_it_is_finished() {
     on_each_engine_and_role(|engine, role| {
         let backend = Backend::new().expect("backend");
-        let (file, mut peer, log) = logged_pair(engine, role, &backend);
+        // A busy machine may not come to it for a second.
+        let options = SslFile::options().close_timeout(LONG);
+        let (file, mut peer, log) = logged_pair_with(engine, role, options, &backend);
         let all = pattern(4, 8 << 20);
         file.send(&all).expect("send");
         file.close().expect("at once");

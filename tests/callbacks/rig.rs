@@ -206,7 +206,11 @@ pub fn pair_with(engine: Engine, role: Role, options: SslOptions, backend: &Back
 
 /// The same with callbacks that write into a log, which is empty: what is called at the beginning has been called.
 pub fn logged_pair(engine: Engine, role: Role, backend: &Backend) -> (SslFile, Peer, Log) {
-    let (file, peer) = pair(engine, role, backend);
+    logged_pair_with(engine, role, SslFile::options(), backend)
+}
+
+pub fn logged_pair_with(engine: Engine, role: Role, options: SslOptions, backend: &Backend) -> (SslFile, Peer, Log) {
+    let (file, peer) = pair_with(engine, role, options.nonblocking(true), backend);
     file.set_callbacks(Log::new().callbacks());
     settle(backend);
     let log = Log::new();
