@@ -207,7 +207,10 @@ impl SslOptions {
     /// resume (RFC 6066, section 3).
     ///
     /// With [`Engine::Rustls`](crate::Engine::Rustls) in TLS 1.3, `resume` and each later read and write of that connection lay
-    /// its session ready for 16 others: so many can be opened before the next one, and after its end.
+    /// its session ready for 16 others: so many can be opened before the next one, and after its end. In TLS 1.2 each resumption
+    /// has another session id there, and ProFTPD compares them: it refuses the data connections of a control connection that has
+    /// itself resumed a session, so switch off those of the context
+    /// ([`session_resumption(false)`](crate::ContextBuilder::session_resumption)).
     ///
     /// Opening fails with `InvalidInput` unless both connections are clients of the same context, and with `Unsupported` with
     /// [`Engine::Native`](crate::Engine::Native), and for a context made from a `rustls::ClientConfig`.

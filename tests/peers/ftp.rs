@@ -5,7 +5,7 @@ use std::io;
 
 use sslfile::{Context, Engine, SslFile, SslOptions, Version};
 
-use super::ftp_server::{self, Program, Server};
+use super::ftp_server::{self, Kind, Program, Server};
 use super::harness::{run, Bench};
 use crate::common::{client_builder, engines, pattern, NAME};
 
@@ -74,6 +74,34 @@ fn any_number_of_transfers_resume_their_control_connection() {
         let list = ftp.list("").expect("list");
         assert_eq!(String::from_utf8_lossy(&list).lines().count(), 2 * TRANSFERS + 1);
         ftp.quit().expect("quit");
+    });
+}
+
+/// One of the context's store. ProFTPD compares session ids, and rustls has a new one for each resumption in TLS 1.2.
+#[test]
+fn a_control_connection_may_have_resumed_a_session_itself() {
+    run(ftp_server::both(), |bench, programs| {
+        for program in programs {
+            for engine in engines().into_iter().filter(|engine| *engine != Engine::Native) {
+                for version in [Version::Tls1_2, Version::Tls1_3] {
+                    let what = format!("{program:?} {engine:?} {version}");
+                    let context = client_builder(engine).session_resumption(true).build().expect("context");
+                    let server = program.start(bench);
+                    let data = pattern(4, 10_000);
+                    let mut first = log_in(&server, &context, version).expect("log in");
+                    put(&mut first, &server, "file", &data);
+                    let mut second = log_in(&server, &context, version).expect("log in");
+                    let outcome = second.put(&mut &data[..], "file");
+                    if program.kind == Kind::ProFtpd && engine == Engine::Rustls && version == Version::Tls1_2 {
+                        // As the documentation of `resume` says.
+                        assert!(outcome.expect_err(&what).to_string().starts_with("STOR file: 425"), "{what}");
+                        continue;
+                    }
+                    outcome.unwrap_or_else(|e| panic!("{what}: {e}"));
+                    get(&mut second, "file", &data);
+                }
+            }
+        }
     });
 }
 
