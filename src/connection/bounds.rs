@@ -99,6 +99,9 @@ impl Spent {
     }
 }
 
+/// RFC 5246, section 7.2.2
+const NO_RENEGOTIATION: u8 = 100;
+
 impl Connection {
     /// Bytes of answers that TLS made by itself (to key updates, to renegotiations it refuses) and that have not been sent:
     /// those in the output, and in output taken before the last [`answers_sent`](Connection::answers_sent).
@@ -124,6 +127,9 @@ impl Connection {
         let answer = (self.wire.bytes_sent() - sent) as usize;
         if answer > 0 {
             self.spent.refused = self.wire.was_handshake() && self.wire.sends_alert(answer);
+            if self.spent.refused {
+                self.note_alert(NO_RENEGOTIATION, true);
+            }
         }
         let record = Barren { may_be_ticket: answer == 0 && self.may_be_ticket(length), answer };
         if let Some(why) = self.spent.add(&record, &self.wire) {

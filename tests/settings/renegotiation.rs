@@ -9,7 +9,7 @@ use std::time::Duration;
 use sslfile::{Engine, SslFile, Version};
 
 use super::rig::{at, flag, s_server, with_openssl, Own};
-use crate::common::{certs, client_builder, NAME};
+use crate::common::{certs, client_builder, engines, NAME};
 use crate::harness::{connect, free_port, Bench, Peer};
 
 const HANDSHAKE: u8 = 22;
@@ -204,5 +204,29 @@ fn a_peer_that_goes_in_the_middle_of_a_renegotiation_ends_the_write() {
         );
         drop(file);
         kinds.join().expect("relay");
+    });
+}
+
+#[test]
+fn our_refusal_is_told_to_the_alert_hook() {
+    with_openssl(|bench| {
+        let own = Own::new(bench, "server", &certs().ecdsa);
+        for engine in engines().into_iter().filter(|engine| *engine != Engine::Native) {
+            let port = free_port();
+            let mut peer = bench.spawn(s_server(port, 1, &own).arg(flag(Version::Tls1_2)));
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            let notes = heard.clone();
+            let context = at(Version::Tls1_2, client_builder(engine))
+                .on_alert(move |alert| notes.lock().expect("lock").push((alert.number(), alert.is_ours())))
+                .build()
+                .expect("context");
+            let file = SslFile::client(connect(&peer, port).expect("it listens"), &context, NAME).expect("handshake");
+            (&file).write_all(b"hello\n").expect("write");
+            hears(&mut peer, "hello\n");
+            peer.feed(b"r\n");
+            let end = (&file).read(&mut [0; 10]).expect_err("it ends the connection");
+            assert!(end.to_string().contains("handshake_failure (40)"), "{engine:?}: {end}");
+            assert_eq!(*heard.lock().expect("lock"), [(100, true), (40, false)], "{engine:?}");
+        }
     });
 }
