@@ -288,10 +288,7 @@ mod library {
         use rustls::sign::CertifiedKey;
 
         let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.as_slice()));
-        let key = cryptography::sign::any_supported_type(&key).map_err(|e| match e {
-            rustls::Error::General(why) => format!("the key cannot be read: {why}"),
-            e => format!("the key cannot be read: {e}"),
-        })?;
+        let key = cryptography::sign::any_supported_type(&key).map_err(|_| super::unread_by_rustls())?;
         let pair = CertifiedKey::new(vec![CertificateDer::from(material.chain[0].der().to_vec())], key);
         pair.keys_match().map_err(|e| match e {
             rustls::Error::InconsistentKeys(_) => "the key does not belong to the certificate".to_string(),
@@ -299,6 +296,16 @@ mod library {
             e => format!("the certificate cannot be used: {e}"),
         })
     }
+}
+
+/// Of a key that others may take. In rustls' own words it cannot be parsed.
+#[cfg(feature = "rustls")]
+pub(crate) fn unread_by_rustls() -> String {
+    let curves = if cfg!(feature = "aws-lc-rs") { "P-256, P-384, P-521" } else { "P-256, P-384" };
+    format!(
+        "the key cannot be read by rustls, which takes RSA from 2048 bits on, {curves} and Ed25519 (EC keys by the curve's name and \
+         with their public half: `openssl pkey -ec_param_enc named_curve -ec_conv_form uncompressed` writes others so)"
+    )
 }
 
 /// For the platform's library.

@@ -7,7 +7,7 @@ use std::process::Command;
 
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivatePkcs8KeyDer};
-use sslfile::{Certificate, Context, Identity};
+use sslfile::{Certificate, Context, Engine, Identity};
 
 use super::{assert_says, shake};
 #[cfg(feature = "openssl")]
@@ -437,4 +437,25 @@ fn secrets_are_not_shown() {
     let der = PrivatePkcs8KeyDer::from_pem_slice(pair.key.as_bytes()).expect("der");
     let listed = format!("{:?}", &der.secret_pkcs8_der()[..40]);
     assert!(!shown.contains(listed.trim_matches(['[', ']'])), "{shown}");
+}
+
+#[test]
+fn a_key_that_rustls_does_not_read_is_told_with_those_it_takes() {
+    // `openssl ec -no_public`
+    const HALF: &str =
+        "-----BEGIN EC PRIVATE KEY-----\nMDECAQEEII5T14byMWF/ACVqmxZW/SW3VmpXAk7U4EWR5ZT548bdoAoGCCqGSM49\n\
+                        AwEH\n-----END EC PRIVATE KEY-----\n";
+    let context = |engine| {
+        let identity = from_texts(&certs().ecdsa.chain, HALF)?;
+        Context::builder().engine(engine).identity(identity).build()
+    };
+    for engine in engines() {
+        match engine {
+            Engine::Rustls => assert_says(
+                &context(engine).expect_err("half a key"),
+                &["the key cannot be read by rustls", "P-384", "Ed25519", "with their public half"],
+            ),
+            _ => drop(context(engine).unwrap_or_else(|e| panic!("{engine:?}: {e}"))),
+        }
+    }
 }

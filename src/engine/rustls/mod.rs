@@ -35,7 +35,7 @@ use super::key_log::KeyLogger;
 use super::{Engine, Foreign, Library, Resumable, Session};
 use crate::certificate::Certificate;
 use crate::error::Error;
-use crate::identity::{Identity, Material};
+use crate::identity::{unread_by_rustls, Identity, Material};
 use crate::role::Role;
 use crate::settings::{Offer, Settings};
 use crate::version::{Bounds, Version};
@@ -344,14 +344,14 @@ fn certified_key(material: &Material, schemes: Option<&[SignatureScheme]>) -> Re
     let chain = material.chain.iter().map(|certificate| CertificateDer::from(certificate.der().to_vec())).collect();
     // In place of what `provider` has for this, which takes a copy of the key and does not wipe it.
     let key = PrivateKeyDer::from(PrivatePkcs8KeyDer::from(material.key.as_slice()));
-    let certified = cryptography::sign::any_supported_type(&key).and_then(|key| {
-        let certified = CertifiedKey::new(chain, key);
-        match certified.keys_match() {
-            Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => Ok(certified),
-            matched => matched.map(|()| certified),
-        }
-    });
-    let mut certified = certified.map_err(|e| setup_error(&format!("the identity from {}", material.origin), e))?;
+    let what = format!("the identity from {}", material.origin);
+    let key = cryptography::sign::any_supported_type(&key)
+        .map_err(|e| Error::invalid_input(format!("{what}: {}", unread_by_rustls())).with_source(e))?;
+    let mut certified = CertifiedKey::new(chain, key);
+    match certified.keys_match() {
+        Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
+        Err(e) => return Err(setup_error(&what, e)),
+    }
     if let Some(schemes) = schemes {
         certified.key = Arc::new(Choosy { key: certified.key, schemes: schemes.to_vec() });
     }

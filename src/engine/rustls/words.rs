@@ -45,7 +45,7 @@ pub(super) fn text(e: &rustls::Error) -> String {
     match e {
         rustls::Error::General(why) => why.clone(),
         rustls::Error::InvalidCertificate(CertificateError::BadEncoding) => {
-            "it cannot be read: its DER is broken".to_string()
+            "it cannot be read: its DER is broken, or longer than 64 KiB".to_string()
         }
         e => spaced(&e.to_string()),
     }
