@@ -183,7 +183,7 @@ impl SslListener {
     /// over. The listener is non-blocking from now on.
     ///
     /// Inside `f` every method of the listener may be called. The backend holds a handle of its own until
-    /// [`close`](SslListener::close).
+    /// [`close`](SslListener::close); so an `f` that has one on the backend, as a proxy's, keeps both until then.
     ///
     /// Errors: `NotConnected` after `close` and `finish`; those of the system.
     ///
