@@ -116,11 +116,12 @@ pub(crate) fn tell() {
     }
 }
 
-/// Whether somebody wants to hear of this.
+/// Whether somebody may want to hear of this. The logger, which is a user's, is not asked: a file's lock may be held here. It is
+/// for it to pass over what it does not want when it is told (as `Log::log` has it).
 #[cfg(feature = "log")]
 #[inline]
 pub(crate) fn is_logged(level: ::log::Level) -> bool {
-    ::log::log_enabled!(target: TARGET, level)
+    level <= ::log::STATIC_MAX_LEVEL && level <= ::log::max_level()
 }
 
 /// A line for the `log` crate, which will get it as users get alerts.
