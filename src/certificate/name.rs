@@ -72,7 +72,13 @@ pub(crate) fn text(tag: u8, body: &[u8]) -> Option<String> {
     }
 }
 
-/// RFC 4514, section 2.4; control characters are escaped as well.
+/// Whether a terminal that shows it does something else, as it does with those that turn the direction of the text around them.
+fn misleads(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// RFC 4514, section 2.4; what would mislead is escaped as well.
 fn escape(text: &str) -> String {
     let last = text.chars().count().saturating_sub(1);
     let mut out = String::with_capacity(text.len());
@@ -81,7 +87,7 @@ fn escape(text: &str) -> String {
             '"' | '+' | ',' | ';' | '<' | '>' | '\\' => out.extend(['\\', c]),
             ' ' if at == 0 || at == last => out.push_str("\\ "),
             '#' if at == 0 => out.push_str("\\#"),
-            c if c.is_control() => {
+            c if misleads(c) => {
                 let mut utf8 = [0; 4];
                 c.encode_utf8(&mut utf8).bytes().for_each(|b| out.push_str(&format!("\\{b:02X}")));
             }
@@ -112,4 +118,15 @@ fn dotted(oid: &[u8]) -> Option<String> {
     let root = (first / 40).min(2);
     let rest = numbers[1..].iter().map(u64::to_string);
     Some([root.to_string(), (first - root * 40).to_string()].into_iter().chain(rest).collect::<Vec<_>>().join("."))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_would_turn_the_text_around_is_escaped() {
+        assert_eq!(escape("moc.elgoog\u{202e} \u{2066}a\u{2028}b\n"), r"moc.elgoog\E2\80\AE \E2\81\A6a\E2\80\A8b\0A");
+        assert_eq!(escape("مثال हिन्दी 北 🦀"), "مثال हिन्दी 北 🦀");
+    }
 }

@@ -19,6 +19,8 @@ pub(crate) struct AlertWatch {
 struct Here {
     /// Calls of files that are under way in this thread, one inside the other.
     calls: Cell<usize>,
+    /// Those who are being told in this thread, one by what the other has caused.
+    told: Cell<usize>,
     /// Something waits.
     any: Cell<bool>,
     waiting: RefCell<VecDeque<News>>,
@@ -108,19 +110,35 @@ pub(crate) fn put(watch: &Arc<AlertWatch>, alerts: Vec<Alert>) {
     });
 }
 
-/// Tells of all that is waiting. Who is told may cause more, and be told of that in between.
+/// So many are told of what the one before has caused before he is done.
+const DEPTH: usize = 8;
+
+/// Tells of all that is waiting. Who is told may cause more, and be told of that in between; of what goes too deep, when he is
+/// done: who connects again whenever he is refused must not use up the stack.
 pub(crate) fn tell() {
-    while let Ok(Some(news)) = HERE.try_with(Here::next) {
+    struct Told;
+    impl Drop for Told {
+        fn drop(&mut self) {
+            let _ = HERE.try_with(|here| here.told.set(here.told.get() - 1));
+        }
+    }
+    if HERE.try_with(|here| here.told.replace(here.told.get() + 1)).is_err() {
+        return;
+    }
+    let _told = Told;
+    let next = |here: &Here| if here.told.get() > DEPTH { None } else { here.next() };
+    while let Ok(Some(news)) = HERE.try_with(next) {
         // We are in the middle of things, in whichever thread.
         let _ = catch_unwind(AssertUnwindSafe(|| news.tell()));
     }
 }
 
-/// Whether somebody wants to hear of this.
+/// Whether somebody may want to hear of this. The logger, which is a user's, is not asked: a file's lock may be held here. It is
+/// for it to pass over what it does not want when it is told (as `Log::log` has it).
 #[cfg(feature = "log")]
 #[inline]
 pub(crate) fn is_logged(level: ::log::Level) -> bool {
-    ::log::log_enabled!(target: TARGET, level)
+    level <= ::log::STATIC_MAX_LEVEL && level <= ::log::max_level()
 }
 
 /// A line for the `log` crate, which will get it as users get alerts.

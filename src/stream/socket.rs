@@ -86,7 +86,9 @@ macro_rules! transport_for_socket {
 transport_for_socket!(TcpStream, |addr: std::net::SocketAddr| Some(addr.to_string()));
 #[cfg(unix)]
 transport_for_socket!(UnixStream, |addr: std::os::unix::net::SocketAddr| {
-    Some(addr.as_pathname()?.display().to_string())
+    // The peer has chosen it: it must not end a line of a log.
+    let path = addr.as_pathname()?.display().to_string();
+    Some(path.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect())
 });
 transport_for_socket!(Socket, |addr: socket2::SockAddr| Some(addr.as_socket()?.to_string()));
 

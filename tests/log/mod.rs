@@ -31,19 +31,28 @@ fn collector() -> &'static Collector {
 
 impl Log for Collector {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        self.use_file();
         metadata.target() == "sslfile"
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
             self.lines.lock().expect("lines").push((record.level(), record.args().to_string()));
-            if let Some(file) = &*self.file.lock().expect("file") {
-                let _ = (file.state(), file.unsent());
-            }
+            self.use_file();
         }
     }
 
     fn flush(&self) {}
+}
+
+impl Collector {
+    fn use_file(&self) {
+        // Another thread that has it uses the file.
+        let Ok(file) = self.file.try_lock() else { return };
+        if let Some(file) = &*file {
+            let _ = (file.state(), file.unsent());
+        }
+    }
 }
 
 /// Runs the test in a process of its own, with the logger in it.

@@ -3,6 +3,7 @@
 mod bounds;
 mod closed_early;
 mod renegotiation;
+mod tickets;
 mod unsound;
 
 use crate::common;

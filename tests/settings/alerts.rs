@@ -2,13 +2,15 @@
 
 use std::io::{ErrorKind as IoKind, Read, Write};
 use std::net::{Shutdown, TcpStream};
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, OnceLock};
 
-use sslfile::{Alert, ContextBuilder, ErrorKind, Handshake, Role, SslFile, State, Version};
+use sslfile::{Alert, Context, ContextBuilder, ErrorKind, Handshake, Role, SslFile, State, Version};
 
 use super::rig::{at, flag, s_client, s_server, serve, visit, with_openssl, Own, VERSIONS};
 use crate::common::{
-    certs, client_builder, engines, server_builder, server_context, tcp_pair, tls_pair_with, within, LONG, NAME,
+    certs, client_builder, engines, passes_in_child, server_builder, server_context, tcp_pair, tls_pair_with, within,
+    LONG, NAME,
 };
 
 type Heard = Arc<Mutex<Vec<Alert>>>;
@@ -321,4 +323,34 @@ fn the_hook_of_a_wrapped_file_may_use_its_wrapper() {
             }
         });
     }
+}
+
+/// Who connects again whenever he is refused does so for ever, and not until the stack is used up.
+#[test]
+fn who_is_told_may_cause_the_next_alert_any_number_of_times() {
+    const MARK: &str = "SSLFILE_TEST_ALERTS_WITHOUT_END";
+    const TIMES: usize = 1000;
+    if std::env::var_os(MARK).is_none() {
+        let name = "settings::alerts::who_is_told_may_cause_the_next_alert_any_number_of_times";
+        return passes_in_child(name, &[(MARK, "1")]);
+    }
+    let told = Arc::new(AtomicUsize::new(0));
+    let context = Arc::new(OnceLock::<Context>::new());
+    // No handshake is needed for an alert.
+    let meet = |context: &Context| {
+        let (mut c, s) = tcp_pair();
+        c.write_all(b"no TLS").expect("write");
+        SslFile::server(s, context).expect_err("no TLS");
+    };
+    let on_alert = {
+        let (told, context) = (told.clone(), context.clone());
+        move |_: &Alert| {
+            if told.fetch_add(1, Ordering::Relaxed) < TIMES {
+                meet(context.get().expect("context"));
+            }
+        }
+    };
+    let first = server_builder(engines()[0]).on_alert(on_alert).build().expect("context");
+    meet(context.get_or_init(|| first));
+    assert_eq!(told.load(Ordering::Relaxed), TIMES + 1);
 }

@@ -450,3 +450,20 @@ fn open_without_a_role_gives_the_stream_back() {
         (&c).write_all(b"usable").expect("write");
     }
 }
+
+/// Errors and the log are led by it.
+#[test]
+fn the_path_that_a_peer_has_chosen_has_no_control_characters_in_texts() {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    let folder = tempfile::tempdir().expect("folder");
+    let listener = std::os::unix::net::UnixListener::bind(folder.path().join("server")).expect("bind");
+    let client = Socket::new(Domain::UNIX, Type::STREAM, None).expect("socket");
+    let path = folder.path().join("me\nsslfile: all is well\x1b[2J");
+    client.bind(&SockAddr::unix(path).expect("address")).expect("bind");
+    client.connect(&SockAddr::unix(folder.path().join("server")).expect("address")).expect("connect");
+    client.send(b"no TLS at all").expect("send");
+    let (server, _) = listener.accept().expect("accept");
+    let error = SslFile::server(server, &server_context(engines()[0])).expect_err("no TLS").to_string();
+    assert!(error.contains("sslfile: all is well"), "{error}");
+    assert!(!error.contains(char::is_control), "{error:?}");
+}

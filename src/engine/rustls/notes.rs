@@ -53,12 +53,24 @@ pub(super) fn note(f: impl FnOnce(&mut Notes)) {
     let _ = look(f);
 }
 
-/// Calls, with these notes to begin with, and says what was noted. What was noted before stays: it is about a connection whose call has led to this one.
+/// Calls, with these notes to begin with, and says what was noted. What was noted before stays, also when a user's code panics in
+/// the call: it is about a connection whose call has led to this one.
 pub(super) fn during<T>(notes: Notes, call: impl FnOnce() -> T) -> (T, Notes) {
-    let swap = |other: Notes| NOTES.try_with(|notes| notes.replace(other)).unwrap_or_default();
-    let outer = swap(notes);
+    struct Outer(Notes);
+
+    impl Drop for Outer {
+        fn drop(&mut self) {
+            swap(std::mem::take(&mut self.0));
+        }
+    }
+
+    let _outer = Outer(swap(notes));
     let result = call();
-    (result, swap(outer))
+    (result, swap(Notes::default()))
+}
+
+fn swap(other: Notes) -> Notes {
+    NOTES.try_with(|notes| notes.replace(other)).unwrap_or_default()
 }
 
 /// The ticket that this thread has noted outside of [`during`]: that of the connection whose call has just ended.

@@ -141,8 +141,11 @@ impl<C: Unbuffered> RustlsSession<C> {
                 true => {
                     let tickets = self.conn.tickets();
                     let outcome = self.step(wire, &mut goal);
-                    if self.conn.tickets() != tickets {
-                        self.keep(Notes { ticket: notes::take_ticket(), ..Notes::default() });
+                    match self.conn.tickets() != tickets {
+                        true => self.keep(Notes { ticket: notes::take_ticket(), ..Notes::default() }),
+                        // What rustls has refused is not for the next connection of this thread.
+                        false if outcome.is_err() => drop(notes::take_ticket()),
+                        false => {}
                     }
                     outcome
                 }
