@@ -253,11 +253,10 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
         #[cfg(feature = "log")]
         self.note_for_log();
-        if self.machine.tls.has_alerts() {
-            self.pass_on_alerts();
-        }
+        let has_news = self.machine.tls.has_alerts() && self.pass_on_alerts();
         #[cfg(feature = "log")]
-        if alert_queue::has_more() && !alert_queue::is_in_call() {
+        let has_news = has_news || alert_queue::has_more();
+        if has_news && !alert_queue::is_in_call() {
             MutexGuard::unlocked(&mut self.core, alert_queue::tell);
             // Anything may have happened meanwhile.
             found.state = true;
@@ -288,13 +287,12 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
     }
 
-    fn pass_on_alerts(&mut self) {
+    /// Says whether somebody is to be told.
+    fn pass_on_alerts(&mut self) -> bool {
         let alerts = self.machine.tls.take_alerts();
-        let Some(watch) = &self.alert_watch else { return };
+        let Some(watch) = &self.alert_watch else { return false };
         alert_queue::put(watch, alerts);
-        if !alert_queue::is_in_call() {
-            MutexGuard::unlocked(&mut self.core, alert_queue::tell);
-        }
+        true
     }
 
     /// What the backend should wait for, if that has changed.
