@@ -19,6 +19,8 @@ mod key_log;
 mod ocsp;
 mod pins;
 mod post_handshake;
+// Where native-tls is OpenSSL.
+#[cfg(all(feature = "native-tls", not(target_vendor = "apple")))]
 mod renegotiation;
 mod resume;
 mod rig;
