@@ -140,43 +140,20 @@ pub(crate) fn allows_use(certificate: &[u8], purpose: u8) -> bool {
     const EXTENDED_KEY_USAGE: &[u8] = &[0x55, 0x1d, 0x25];
     const ID_KP: &[u8] = &[0x2b, 0x06, 0x01, 0x05, 0x05, 0x07, 0x03];
     let Some(value) = extension(certificate, EXTENDED_KEY_USAGE) else { return true };
-    let Some((_, mut purposes, _)) = element(value) else { return false };
-    while let Some((_, oid, rest)) = element(purposes) {
-        if oid.split_last() == Some((&purpose, ID_KP)) {
-            return true;
-        }
-        purposes = rest;
-    }
-    false
+    let Some((_, purposes, _)) = element(value) else { return false };
+    elements(purposes).any(|(_, oid, _)| oid.split_last() == Some((&purpose, ID_KP)))
 }
 
 /// The value of a certificate's extension (RFC 5280, section 4.1).
-#[cfg(feature = "rustls")]
-fn extension<'a>(certificate: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
+pub(crate) fn extension<'a>(certificate: &'a [u8], wanted: &[u8]) -> Option<&'a [u8]> {
     const EXTENSIONS: u8 = 0xa3;
-    let (_, parts, _) = element(certificate)?;
-    let (_, mut fields, _) = element(parts)?;
-    let mut extensions = loop {
-        let (tag, field, rest) = element(fields)?;
-        if tag == EXTENSIONS {
-            break element(field)?.1;
-        }
-        fields = rest;
-    };
-    loop {
-        let (_, extension, rest) = element(extensions)?;
-        let (_, oid, mut fields) = element(extension)?;
-        if oid == wanted {
-            // "critical" may come first.
-            while let Some((tag, field, rest)) = element(fields) {
-                if tag == OCTET_STRING {
-                    return Some(field);
-                }
-                fields = rest;
-            }
-        }
-        extensions = rest;
-    }
+    let (_, extensions, _) = elements(certificate_fields(certificate)?).find(|(tag, ..)| *tag == EXTENSIONS)?;
+    elements(element(extensions)?.1).find_map(|(_, extension, _)| {
+        let (_, oid, fields) = element(extension)?;
+        // "critical" may come first.
+        let (_, value, _) = elements(fields).find(|(tag, ..)| *tag == OCTET_STRING)?;
+        (oid == wanted).then_some(value)
+    })
 }
 
 /// The name of a certificate's issuer, without the header.

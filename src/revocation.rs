@@ -33,10 +33,10 @@ pub(crate) fn lists(bytes: &[u8], origin: &str) -> Result<Vec<RevocationList>, E
         let mut rest = bytes;
         for number in 1.. {
             let origin = format!("{origin}, list {number}");
-            let Some((_, _, behind)) = der::element(rest) else {
+            let Some((list, behind)) = der::whole(rest) else {
                 return Err(Error::invalid_input(format!("{origin}: not DER, or cut off")));
             };
-            add(&rest[..rest.len() - behind.len()], origin)?;
+            add(list, origin)?;
             rest = behind;
             if rest.is_empty() {
                 break;

@@ -20,20 +20,18 @@ pub(crate) struct Brief<'a> {
 impl<'a> Brief<'a> {
     /// `None` if it cannot be read.
     pub fn of(certificate: &'a [u8]) -> Option<Brief<'a>> {
-        const EXTENSIONS: u8 = 0xa3;
         let (.., rest) = der::element(der::certificate_fields(certificate)?)?;
         let (issuer, rest) = der::whole(rest)?;
         let (der::SEQUENCE, validity, rest) = der::element(rest)? else { return None };
-        let (subject, rest) = der::whole(rest)?;
+        let (subject, _) = der::whole(rest)?;
         let (first, from, until) = der::element(validity)?;
         let (last, until, _) = der::element(until)?;
-        let extensions = der::elements(rest).find(|(tag, ..)| *tag == EXTENSIONS).map(|(_, body, _)| body);
         Some(Brief {
             issuer,
             subject,
             not_before: moment(first, from)?,
             not_after: moment(last, until)?,
-            hosts: extensions.map(hosts).unwrap_or_default(),
+            hosts: hosts(certificate),
         })
     }
 
@@ -71,18 +69,12 @@ fn shortened(text: &str) -> String {
 }
 
 /// The subject alternative names (section 4.2.1.6) that are a host's, as text without characters that move a cursor.
-fn hosts(extensions: &[u8]) -> Vec<String> {
+fn hosts(certificate: &[u8]) -> Vec<String> {
     const SUBJECT_ALT_NAME: &[u8] = &[0x55, 0x1d, 0x11];
     const DNS_NAME: u8 = 0x82;
     const IP_ADDRESS: u8 = 0x87;
-    let Some((der::SEQUENCE, extensions, _)) = der::element(extensions) else { return Vec::new() };
-    let names = der::elements(extensions).find_map(|(_, extension, _)| {
-        let (_, oid, rest) = der::element(extension)?;
-        // Behind it, `critical` may stand in between.
-        let value = der::elements(rest).find(|(tag, ..)| *tag == der::OCTET_STRING).map(|(_, value, _)| value);
-        value.filter(|_| oid == SUBJECT_ALT_NAME)
-    });
-    let Some((der::SEQUENCE, names, _)) = names.and_then(der::element) else { return Vec::new() };
+    let names = der::extension(certificate, SUBJECT_ALT_NAME).and_then(der::element);
+    let Some((der::SEQUENCE, names, _)) = names else { return Vec::new() };
     let host = |(tag, body, _): (u8, &[u8], &[u8])| match (tag, body.len()) {
         (DNS_NAME, _) => {
             let name = shortened(&String::from_utf8_lossy(body).escape_debug().to_string());

@@ -99,8 +99,8 @@ fn escape(text: &str) -> String {
 
 /// `#` and the DER of the value.
 fn hex_value(value: &[u8]) -> String {
-    let whole = value.len() - der::element(value).map_or(0, |(_, _, rest)| rest.len());
-    std::iter::once("#".to_string()).chain(value[..whole].iter().map(|b| format!("{b:02X}"))).collect()
+    let value = der::whole(value).map_or(value, |(whole, _)| whole);
+    std::iter::once("#".to_string()).chain(value.iter().map(|b| format!("{b:02X}"))).collect()
 }
 
 /// An OID in dotted form (X.690, section 8.19).

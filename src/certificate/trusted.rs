@@ -9,8 +9,7 @@ pub(super) fn certificate(block: &pem::Pem) -> Result<&[u8], &'static str> {
     if block.tag() != "TRUSTED CERTIFICATE" {
         return Ok(contents);
     }
-    let Some((_, _, words)) = der::element(contents) else { return Ok(contents) };
-    let own = &contents[..contents.len() - words.len()];
+    let Some((own, words)) = der::whole(contents) else { return Ok(contents) };
     match words.is_empty() {
         true => Ok(own),
         false => check(words).unwrap_or(Err("what it is trusted for cannot be read")).map(|()| own),
