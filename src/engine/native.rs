@@ -315,6 +315,8 @@ impl NativeSession {
     fn stop(&self, e: io::Error, wire: &Wire) -> Stop {
         match e.kind() {
             io::ErrorKind::WouldBlock => Stop::NeedsInput,
+            // Its renegotiation is to come to an end first.
+            _ if reason(&e.to_string()) == Some(SHUTDOWN_WHILE_IN_INIT) => Stop::NeedsInput,
             _ => Stop::Failed(self.failure(e.to_string(), e, wire)),
         }
     }
@@ -388,16 +390,9 @@ impl Session for NativeSession {
     }
 
     fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
-        let result = self.call(wire, |stage, _| match stage {
-            Stage::Done(stream) => stream.shutdown(),
-            _ => Err(io::ErrorKind::NotConnected.into()),
-        });
-        // Its renegotiation is to come to an end first.
-        if result.as_ref().is_err_and(|e| reason(&e.to_string()) == Some(SHUTDOWN_WHILE_IN_INIT)) {
-            return Err(Stop::NeedsInput);
-        }
-        self.closed = true;
-        result.map_err(|e| self.stop(e, wire))
+        let result = self.transfer(wire, |s| s.shutdown().map(|()| 0)).map(drop);
+        self.closed = !matches!(result, Err(Stop::NeedsInput));
+        result
     }
 
     fn pending(&self) -> usize {
