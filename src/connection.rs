@@ -6,7 +6,7 @@ use std::io;
 
 use crate::alert::Alert;
 use crate::certificate::Certificate;
-use crate::context::{Context, Offer};
+use crate::context::{Context, Resume};
 use crate::engine::{Buffer, PlainText, Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
 use crate::role::Role;
@@ -129,7 +129,7 @@ impl Connection {
         role: Role,
         server_name: &str,
         versions: Bounds,
-        resume: Option<&Offer>,
+        resume: Option<&Resume>,
     ) -> Result<Connection, Error> {
         let expected = match role {
             Role::Client => canonical_name(server_name)?,
@@ -622,8 +622,8 @@ impl Connection {
     }
 
     /// For others of this context, its own, to resume.
-    pub(crate) fn offer(&mut self, context: Context) -> Offer {
-        Offer { context, role: self.role, session: self.session.resumable(&mut self.wire) }
+    pub(crate) fn resumable(&mut self, context: Context) -> Resume {
+        Resume { context, role: self.role, session: self.session.resumable(&mut self.wire) }
     }
 
     /// Ends the connection with an error of ours; what was decrypted can still be read.

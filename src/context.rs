@@ -109,13 +109,13 @@ impl Context {
         role: Role,
         server_name: &str,
         versions: Bounds,
-        resume: Option<&Offer>,
+        resume: Option<&Resume>,
     ) -> Result<Box<dyn Session>, Error> {
         let all = versions.or(self.inner.settings.versions);
         if all.are_empty() {
             return Err(no_version(all));
         }
-        let resume = resume.map(|offer| offer.check(self, role)).transpose()?;
+        let resume = resume.map(|resume| resume.check(self, role)).transpose()?;
         self.inner.library.open(role, server_name, versions, resume)
     }
 
@@ -135,7 +135,7 @@ impl Context {
 
 /// One connection's session, for others to resume.
 #[derive(Clone, Debug)]
-pub(crate) struct Offer {
+pub(crate) struct Resume {
     pub context: Context,
     pub role: Role,
     /// `None`: the engine has none to give.
@@ -143,10 +143,10 @@ pub(crate) struct Offer {
 }
 
 // A user's code neither runs in it nor sees it.
-impl std::panic::UnwindSafe for Offer {}
-impl std::panic::RefUnwindSafe for Offer {}
+impl std::panic::UnwindSafe for Resume {}
+impl std::panic::RefUnwindSafe for Resume {}
 
-impl Offer {
+impl Resume {
     /// The session, for a connection in this role.
     fn check(&self, context: &Context, role: Role) -> Result<&Resumable, Error> {
         if (self.role, role) != (Role::Client, Role::Client) {

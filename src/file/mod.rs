@@ -23,7 +23,7 @@ pub use server_address::ToServer;
 
 use crate::certificate::Certificate;
 use crate::connection::Traffic;
-use crate::context::{Context, Offer};
+use crate::context::{Context, Resume};
 use crate::drive::handle::Handle;
 use crate::drive::Shared;
 use crate::error::Error;
@@ -123,9 +123,9 @@ impl<S: Stream> SslFile<S> {
     }
 
     /// Its session, for others.
-    fn offer(&self) -> Offer {
+    fn resumable(&self) -> Resume {
         let context = self.context();
-        self.shared().lock().machine.tls.offer(context)
+        self.shared().lock().machine.tls.resumable(context)
     }
 
     fn shared(&self) -> &Arc<Shared<S, SslFile<S>>> {
@@ -358,7 +358,12 @@ impl<S: Stream> SslFile<S> {
     /// engines that can't tell.
     pub fn has_extended_master_secret(&self) -> Option<bool> {
         let core = self.shared().ask();
-        core.machine.tls.session().has_extended_master_secret().filter(|_| core.machine.tls.is_handshake_done())
+        let session = core.machine.tls.session();
+        let has = match session.version() {
+            Some(Version::Tls1_3) => Some(true),
+            _ => session.has_extended_master_secret(),
+        };
+        has.filter(|_| core.machine.tls.is_handshake_done())
     }
 
     /// The channel binding `tls-server-end-point` (RFC 5929, section 4): the hash of the server's certificate, by the hash

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use super::{OpenError, SslFile, ToServer};
 use crate::backend::Backend;
 use crate::connection::Connection;
-use crate::context::{Context, Offer};
+use crate::context::{Context, Resume};
 use crate::drive::alert_queue::InCall;
 use crate::drive::handle::{Face, Handle};
 use crate::drive::{tells_would_block, Shared};
@@ -58,7 +58,7 @@ pub struct SslOptions {
     backend: Option<Backend>,
     connect_timeout: Option<Duration>,
     timeout_kind: io::ErrorKind,
-    resume: Option<Offer>,
+    resume: Option<Resume>,
     peer: Option<SocketAddr>,
     fresh: bool,
 }
@@ -228,7 +228,7 @@ impl SslOptions {
     /// # }
     /// ```
     pub fn resume<S: Stream>(mut self, connection: &SslFile<S>) -> Self {
-        self.resume = Some(connection.offer());
+        self.resume = Some(connection.resumable());
         self
     }
 

@@ -259,11 +259,7 @@ impl Session for OpenSslSession {
     }
 
     fn has_extended_master_secret(&self) -> Option<bool> {
-        match self.version()? {
-            // RFC 8446, appendix D.
-            Version::Tls1_3 => Some(true),
-            _ => self.stream.ssl().extms_support(),
-        }
+        self.stream.ssl().extms_support()
     }
 
     fn export_keying_material(&self, out: &mut [u8], label: &str, context: Option<&[u8]>) -> Result<(), Error> {

@@ -587,10 +587,7 @@ impl<C: Unbuffered> Session for RustlsSession<C> {
     }
 
     fn has_extended_master_secret(&self) -> Option<bool> {
-        match self.version()? {
-            Version::Tls1_3 => Some(true),
-            _ => Some(self.server_hello.facts()?.has_extended_master_secret),
-        }
+        Some(self.server_hello.facts()?.has_extended_master_secret)
     }
 
     fn tls_server_end_point(&self) -> Option<Vec<u8>> {
