@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, OnceLock};
 
 use sslfile::{Alert, Context, ContextBuilder, ErrorKind, Handshake, Role, SslFile, State, Version};
 
-use super::rig::{at, flag, s_client, s_server, serve, visit, with_openssl, Own, VERSIONS};
+use super::rig::{at, s_client, s_server_at, serve, visit, with_openssl, Own, VERSIONS};
 use crate::common::{
     certs, client_builder, engines, passes_in_child, server_builder, server_context, tcp_pair, tls_pair_with, within,
     LONG, NAME,
@@ -45,11 +45,7 @@ fn close_notify_is_told_in_both_directions() {
                 assert!(alert.peer().starts_with("127.0.0.1:"), "{alert:?}");
 
                 let (builder, heard) = hooked(client_builder(engine));
-                let server = |port| {
-                    let mut command = s_server(port, 1, &own);
-                    command.arg(flag(version));
-                    command
-                };
+                let server = |port| s_server_at(port, version, &own);
                 visit(bench, &builder.build().expect("context"), server, |_| ()).expect();
                 assert_eq!(told(&heard), [(0, true), (0, false)], "{engine:?} {version}");
                 let alert = heard.lock().expect("lock")[0].clone();
@@ -71,11 +67,7 @@ fn a_fatal_alert_of_ours_is_told_with_its_number() {
                     [(&stranger, ErrorKind::Certificate, 48), (&other, ErrorKind::HostnameMismatch, 42)]
                 {
                     let (builder, heard) = hooked(client_builder(engine));
-                    let server = |port| {
-                        let mut command = s_server(port, 1, own);
-                        command.arg(flag(version));
-                        command
-                    };
+                    let server = |port| s_server_at(port, version, own);
                     let met = visit(bench, &builder.build().expect("context"), server, |_| ());
                     met.refused(kind, &format!("alert number {number}"));
                     assert_eq!(told(&heard), [(number, true)], "{engine:?} {version}");

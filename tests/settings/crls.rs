@@ -6,8 +6,8 @@ use std::sync::Arc;
 use sslfile::{ClientAuth, Context, ContextBuilder, Engine, ErrorKind};
 
 use super::rig::{
-    assert_unsupported, at, context, flag, honours, s_client, s_server, serve, visit, with_openssl, Own, Server,
-    VERSIONS,
+    assert_unsupported, at, context, flag, honours, s_client, s_server, s_server_at, serve, visit, with_openssl, Own,
+    Server, VERSIONS,
 };
 use crate::authority::{leaf_params, Authority};
 use crate::common::{certs, client_builder, engines, kind_of, Pair, NAME};
@@ -50,11 +50,7 @@ fn a_client_refuses_what_is_listed_with_certificate_revoked() {
         let harmless = [tree.middle.revoke(&[8], FRESH), tree.root.revoke(&[7], FRESH)];
         for engine in engines() {
             for version in VERSIONS {
-                let server = |port| {
-                    let mut command = s_server(port, 1, &own);
-                    command.arg(flag(version));
-                    command
-                };
+                let server = |port| s_server_at(port, version, &own);
                 for list in [&of_leaf, &of_middle] {
                     for bytes in [list.der().to_vec(), list.pem().expect("PEM").into_bytes()] {
                         let builder = at(version, tree.client(engine).add_crls(&bytes));

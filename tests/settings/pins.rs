@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use ring::digest::{digest, SHA256};
 use sslfile::{ClientAuth, Context, ErrorKind};
 
-use super::rig::{at, context, flag, named, s_client, s_server, serve, visit, with_openssl, Own, VERSIONS};
+use super::rig::{at, context, named, s_client, s_server, s_server_at, serve, visit, with_openssl, Own, VERSIONS};
 use crate::authority::{leaf_params, Authority};
 use crate::common::{ca, certs, client_builder, engines, Pair, RSA_KEY};
 
@@ -47,11 +47,7 @@ fn one_of_the_pinned_keys_must_be_in_the_verified_chain() {
         let leaf = pin(&chain.pair.chain);
         for engine in engines() {
             for version in VERSIONS {
-                let server = |port| {
-                    let mut command = s_server(port, 1, &own);
-                    command.arg(flag(version));
-                    command
-                };
+                let server = |port| s_server_at(port, version, &own);
                 let with = |pins: &[[u8; 32]]| {
                     let builder = client_builder(engine).add_root(chain.root.certificate());
                     context(engine, "pin", pins.iter().fold(builder, |b, pin| b.pin(*pin)))
@@ -96,11 +92,7 @@ fn where_any_certificate_will_do_only_the_peer_s_own_key_counts() {
         let own = Own::new(bench, "server", &chain.pair);
         for engine in engines() {
             for version in VERSIONS {
-                let server = |port| {
-                    let mut command = s_server(port, 1, &own);
-                    command.arg(flag(version));
-                    command
-                };
+                let server = |port| s_server_at(port, version, &own);
                 let with = |sha256| {
                     let builder = client_builder(engine).danger_accept_invalid_certs(true).pin(sha256);
                     context(engine, "pin", builder)

@@ -72,6 +72,13 @@ pub fn s_server(port: u16, connections: usize, own: &Own) -> Command {
     command
 }
 
+/// One that takes one connection, of this version.
+pub fn s_server_at(port: u16, version: Version, own: &Own) -> Command {
+    let mut command = s_server(port, 1, own);
+    command.arg(flag(version));
+    command
+}
+
 pub fn flag(version: Version) -> &'static str {
     match version {
         Version::Tls1_2 => "-tls1_2",

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use rcgen::{BasicConstraints, CertificateParams, DnType, GeneralSubtree, IsCa, Issuer, KeyPair, NameConstraints};
 use sslfile::{Certificate, ClientAuth, Context, ContextBuilder, Engine, ErrorKind, SslFile};
 
-use super::rig::{at, context, flag, s_client, s_server, serve, visit, with_openssl, Own, Server, VERSIONS};
+use super::rig::{
+    at, context, flag, s_client, s_server, s_server_at, serve, visit, with_openssl, Own, Server, VERSIONS,
+};
 use crate::authority::{leaf_params, Authority};
 use crate::common::{ca, certs, client_builder, engines, Pair, NAME};
 
@@ -37,11 +39,7 @@ fn it_sees_what_a_server_sent_once_and_may_refuse_it() {
         let own = Own::new(bench, "server", &pair);
         for engine in engines() {
             for version in VERSIONS {
-                let server = |port| {
-                    let mut command = s_server(port, 1, &own);
-                    command.arg(flag(version));
-                    command
-                };
+                let server = |port| s_server_at(port, version, &own);
                 let trusting = || client_builder(engine).add_root(root.certificate());
                 let (builder, heard) = asking(trusting(), Ok(()));
                 let Some(client) = context(engine, "verify", builder) else { continue };
