@@ -121,7 +121,17 @@ impl<S: Transport, F> Locked<'_, S, F> {
 
     /// All that gets on without callbacks and without waiting; one receive.
     fn work(&mut self, mut readable: bool) {
+        if self.machine.is_overdue(&Real) {
+            // The callbacks of others may have kept us from what was in time.
+            self.machine.room();
+            self.do_all(true);
+            readable = false;
+        }
         self.machine.tick(&Real);
+        self.do_all(readable);
+    }
+
+    fn do_all(&mut self, mut readable: bool) {
         loop {
             let receive = readable && self.machine.wants_input();
             let tries = Tries { receive, send: true, offer: true };

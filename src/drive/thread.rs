@@ -5,7 +5,7 @@ use std::panic::resume_unwind;
 use std::sync::Arc;
 
 use super::perform::{Briefly, Performed};
-use super::{Locked, Parked};
+use super::{Locked, Parked, Real};
 use crate::machine::{most_receives, Call, Job, Kind, Machine, Manner, Patience, Step, Tries, Waits};
 use crate::stream::Transport;
 use crate::sync::{now, MutexGuard};
@@ -74,7 +74,11 @@ impl<S: Transport, F> Locked<'_, S, F> {
         let mut received = 0;
         // Time has passed, for the peer to take something.
         let mut has_waited = never;
+        let mut is_late = self.machine.is_overdue(&Real);
         loop {
+            if std::mem::take(&mut is_late) {
+                self.try_late(&mut call);
+            }
             if has_waited {
                 self.note_outstanding();
             }
@@ -98,6 +102,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
                     false => {
                         (dry, known) = (false, self.park(waits));
                         has_waited = true;
+                        is_late = waits.until.is_some_and(|until| now() >= until);
                     }
                 }
                 continue;
@@ -126,6 +131,20 @@ impl<S: Transport, F> Locked<'_, S, F> {
                     self.machine.abandon(call);
                     resume_unwind(panic);
                 }
+            }
+        }
+    }
+
+    /// We may have been too busy, or stopped, to see what was in time.
+    #[cold]
+    fn try_late(&mut self, call: &mut Call) {
+        let mut tries = self.machine.late_tries();
+        while let Some(job) = self.machine.job(tries) {
+            tries.receive &= !matches!(job, Job::Receive(_));
+            match self.perform_for(call, job, Briefly::No) {
+                Performed::Full => tries.send = false,
+                Performed::Passing(_) => break,
+                _ => {}
             }
         }
     }

@@ -15,7 +15,8 @@
 //!
 //! A [`Job`] is a piece of I/O with the right to do it: one for each direction at a time (a lease). The driver does it without
 //! the file's lock and gives the lease back with what came of it, a panic included. In between any other method may be called.
-//! Every input and every poll first expires what is due, so that no path passes a deadline by.
+//! Every input and every poll expires what is due, so that no path passes a deadline by. Before that a driver that comes late
+//! (`is_overdue`) tries the stream: what has come in time counts, however busy we were.
 //!
 //! # What holds
 //!
@@ -245,9 +246,15 @@ impl Machine {
         }
     }
 
-    /// After every input: what follows from it without I/O.
+    /// After every input: what follows from it without I/O. What has come counts before the time that has passed.
     fn look(&mut self, clock: &impl Clock) {
-        self.expire(clock);
+        self.go_on(clock);
+        if self.expire(clock) {
+            self.go_on(clock);
+        }
+    }
+
+    fn go_on(&mut self, clock: &impl Clock) {
         // Who closes without having said anything needs no handshake for it.
         let has_nothing_to_say = self.end.is_closing() && self.send.queue.is_empty();
         if !self.settled() && !has_nothing_to_say {

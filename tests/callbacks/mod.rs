@@ -5,6 +5,7 @@
 
 mod ends;
 mod inside;
+mod late;
 mod modes;
 mod moves;
 mod order;

@@ -13,6 +13,8 @@ const CALLS: usize = 16;
 pub(super) struct Run {
     node: usize,
     readable: bool,
+    /// Something is due by time, for which the stream is tried once more.
+    late: bool,
     share: usize,
     stage: Stage,
     did: u32,
@@ -60,7 +62,7 @@ impl World {
             return;
         };
         self.nodes[node].ready = false;
-        let run = Run { node, readable: false, share: FAIR_SHARE, stage: Stage::Begin(happened), did: 0 };
+        let run = Run { node, readable: false, late: false, share: FAIR_SHARE, stage: Stage::Begin(happened), did: 0 };
         self.trace(|| format!("f{node} runs, {happened:?}"));
         self.tasks[t].stack.push(Frame::Run(run));
     }
@@ -86,13 +88,11 @@ impl World {
                         return self.call(t, inner, crate::machine::Kind::Flush, true, Vec::new(), None, 0);
                     }
                 }
-                let clock = self.clock();
-                self.nodes[node].machine.tick(&clock);
+                self.begin_work(&mut run);
             }
             Stage::Begun => {
                 self.tasks[t].ret = None;
-                let clock = self.clock();
-                self.nodes[node].machine.tick(&clock);
+                self.begin_work(&mut run);
             }
             Stage::Working(receives) => match self.tasks[t].ret.take() {
                 Some(Ret::Performed(Performed::Some)) => {
@@ -112,16 +112,23 @@ impl World {
             Stage::Called(called) => {
                 self.tasks[t].ret = None;
                 self.has_called(node, called);
-                let clock = self.clock();
-                self.nodes[node].machine.tick(&clock);
+                self.begin_work(&mut run);
             }
         }
-        let machine = &mut self.nodes[node].machine;
-        let receive = run.readable && machine.wants_input();
-        if let Some(job) = machine.job(Tries { receive, send: true, offer: true }) {
-            run.stage = Stage::Working(matches!(job, Job::Receive(_)));
-            self.tasks[t].stack.push(Frame::Run(run));
-            return self.hand_out(t, node, job, None);
+        let clock = self.clock();
+        loop {
+            let machine = &mut self.nodes[node].machine;
+            let receive = run.readable && machine.wants_input();
+            if let Some(job) = machine.job(Tries { receive, send: true, offer: true }) {
+                run.stage = Stage::Working(matches!(job, Job::Receive(_)));
+                self.tasks[t].stack.push(Frame::Run(run));
+                return self.hand_out(t, node, job, None);
+            }
+            if !std::mem::take(&mut run.late) {
+                break;
+            }
+            run.readable = false;
+            machine.tick(&clock);
         }
         run.readable = false;
         if run.share == 0 || !self.nodes[node].place {
@@ -144,6 +151,20 @@ impl World {
         self.tasks[t].stack.push(Frame::Run(run));
         self.tasks[t].stack.push(Frame::Ops(node, ops));
         self.release(node);
+    }
+
+    fn begin_work(&mut self, run: &mut Run) {
+        let clock = self.clock();
+        let machine = &mut self.nodes[run.node].machine;
+        run.late = machine.is_overdue(&clock);
+        if run.late {
+            machine.room();
+            run.readable = true;
+            // Its next bound begins only now.
+            self.note_taken(run.node);
+        } else {
+            machine.tick(&clock);
+        }
     }
 
     fn take_note(&mut self, node: usize, happened: Happened) -> bool {

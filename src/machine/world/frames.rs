@@ -50,6 +50,9 @@ pub(super) struct CallFrame {
     pub briefly: bool,
     pub dry: bool,
     pub known: bool,
+    /// Until when it waits; and what is to be tried as that is over, before it is polled.
+    pub until: Option<Instant>,
+    pub late: Option<Tries>,
     pub received: usize,
     /// The job it has out is one that receives.
     pub reading: bool,
@@ -219,10 +222,14 @@ impl World {
             briefly: false,
             dry: false,
             known: false,
+            until: None,
+            late: None,
             received: 0,
             reading: false,
             queued_until,
         };
+        let machine = &mut self.nodes[node].machine;
+        frame.late = machine.is_overdue(&clock).then(|| machine.late_tries());
         if let Some(Frame::Io(io)) = self.tasks[t].stack.last() {
             frame.briefly = kind == Kind::Read && io.slice.is_some();
         }
@@ -258,7 +265,12 @@ impl World {
     fn drive(&mut self, t: usize, mut frame: Box<CallFrame>) {
         let node = frame.node;
         let never = frame.call.patience == Patience::Never;
+        if frame.until.take().is_some_and(|until| self.now >= until) {
+            frame.late = Some(self.nodes[node].machine.late_tries());
+        }
         match self.tasks[t].ret.take() {
+            Some(Ret::Performed(Performed::Full)) => frame.late.iter_mut().for_each(|late| late.send = false),
+            Some(Ret::Performed(Performed::Some | Performed::Dry | Performed::Again)) if frame.late.is_some() => {}
             Some(Ret::Performed(Performed::Some)) if frame.reading => {
                 let gives_all = self.nodes[node].under == Under::Net && self.is_polled();
                 frame.received += 1;
@@ -292,6 +304,14 @@ impl World {
             }
             _ => {}
         }
+        if let Some(tries) = &mut frame.late {
+            if let Some(job) = self.nodes[node].machine.job(*tries) {
+                tries.receive &= !matches!(job, Job::Receive(_));
+                self.tasks[t].stack.push(Frame::Call(frame));
+                return self.hand_out(t, node, job, None);
+            }
+            frame.late = None;
+        }
         for _ in 0..MOST_POLLS {
             let step = self.poll(&mut frame);
             let ended = match step {
@@ -315,6 +335,7 @@ impl World {
                     if waits.readable && self.is_ready(node) {
                         continue;
                     }
+                    frame.until = waits.until;
                     return self.park(t, frame, waits);
                 }
                 Step::Done(result) => Ended::Done(result),

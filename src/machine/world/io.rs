@@ -291,7 +291,7 @@ impl World {
         Performed::Some
     }
 
-    fn note_taken(&mut self, node: usize) {
+    pub(super) fn note_taken(&mut self, node: usize) {
         let now = self.now;
         if let Some(at) = &mut self.nodes[node].closing {
             *at = now;
