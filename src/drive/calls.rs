@@ -45,19 +45,21 @@ impl<S: Transport, F> Shared<S, F> {
         let timeout = locked.machine.read_timeout();
         let mut call = locked.machine.begin(Kind::Read, caller != Caller::User, timeout, &Real);
         let mut dry = false;
-        while !dry {
-            let n = match caller {
-                Caller::User => locked.machine.read_calmly(|connection| take(connection).unwrap_or(0)),
-                Caller::Wrapper | Caller::Briefly => break,
-            };
-            if n > 0 {
-                locked.machine.leave(&mut call);
-                locked.offer();
-                return Ok(n);
-            }
-            match locked.receive_calmly(&mut call) {
-                None => break,
-                Some(performed) => dry = performed,
+        if caller == Caller::User && locked.machine.is_quiet() {
+            loop {
+                let n = locked.machine.read_calmly(|connection| take(connection).unwrap_or(0));
+                if n > 0 {
+                    locked.machine.leave(&mut call);
+                    locked.offer();
+                    return Ok(n);
+                }
+                match locked.receive_calmly(&mut call) {
+                    Some(false) if locked.machine.is_quiet() => {}
+                    performed => {
+                        dry = performed == Some(true);
+                        break;
+                    }
+                }
             }
         }
         locked.drive(call, caller == Caller::Briefly, dry, |machine, call| {

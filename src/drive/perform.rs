@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Locked, Real};
 use crate::engine::{Buffer, LARGE};
 use crate::error::{Error, ErrorKind};
-use crate::machine::{After, Job, Manner, Received, Sent, Which};
+use crate::machine::{After, Job, Manner, ReceiveLease, Received, Sent, Which};
 use crate::stream::Transport;
 use crate::sync::{now, Ordering};
 use crate::sys::{spin, Doorbell};
@@ -44,31 +44,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
     pub(super) fn perform(&mut self, job: Job, briefly: Briefly) -> Performed {
         let shared = self.shared;
         match job {
-            Job::Receive(lease) => {
-                let mut buffer = Buffer::for_receiving();
-                let room = buffer.space(LARGE / 2);
-                let result = self.unlocked(|| caught(|| shared.receive(room, briefly)));
-                let (received, performed) = match result {
-                    Ok(Ok(0)) => (Received::End, Performed::Some),
-                    Ok(Ok(n)) => {
-                        buffer.filled(n);
-                        (Received::Bytes(buffer), Performed::Some)
-                    }
-                    Ok(Err(e)) => {
-                        drop(buffer);
-                        match passing(e, self.machine.manner(), shared.stream.is_file()) {
-                            Ok(performed) => (Received::Nothing, performed.unwrap_or(Performed::Dry)),
-                            Err(e) => (Received::Failed(stream_error("receiving", e)), Performed::Some),
-                        }
-                    }
-                    Err(panic) => {
-                        self.machine.lease_lost(Which::Receive, &Real);
-                        return Performed::Panicked(panic);
-                    }
-                };
-                self.machine.received(lease, received, &Real);
-                performed
-            }
+            Job::Receive(lease) => self.receive(lease, briefly),
             Job::Send(lease, mut flight, is_last) => {
                 let result = self.unlocked(|| {
                     caught(|| {
@@ -107,6 +83,35 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 Performed::Some
             }
         }
+    }
+
+    /// Receives once.
+    #[inline]
+    pub(super) fn receive(&mut self, lease: ReceiveLease, briefly: Briefly) -> Performed {
+        let shared = self.shared;
+        let mut buffer = Buffer::for_receiving();
+        let room = buffer.space(LARGE / 2);
+        let result = self.unlocked(|| caught(|| shared.receive(room, briefly)));
+        let (received, performed) = match result {
+            Ok(Ok(0)) => (Received::End, Performed::Some),
+            Ok(Ok(n)) => {
+                buffer.filled(n);
+                (Received::Bytes(buffer), Performed::Some)
+            }
+            Ok(Err(e)) => {
+                drop(buffer);
+                match passing(e, self.machine.manner(), shared.stream.is_file()) {
+                    Ok(performed) => (Received::Nothing, performed.unwrap_or(Performed::Dry)),
+                    Err(e) => (Received::Failed(stream_error("receiving", e)), Performed::Some),
+                }
+            }
+            Err(panic) => {
+                self.machine.lease_lost(Which::Receive, &Real);
+                return Performed::Panicked(panic);
+            }
+        };
+        self.machine.received(lease, received, &Real);
+        performed
     }
 
     /// The stream, a file itself, has output of its own for which it was watched: nobody else may send that, whatever this file
@@ -166,7 +171,7 @@ impl<S: Transport, F> super::Shared<S, F> {
         if matches!(briefly, Briefly::No) {
             return self.stream.try_recv(buf);
         }
-        if !self.bounded.swap(true, Ordering::Relaxed) {
+        if !self.bounded.load(Ordering::Relaxed) && !self.bounded.swap(true, Ordering::Relaxed) {
             self.stream.bound_receives()?;
         }
         self.stream.recv_for_slice(buf)

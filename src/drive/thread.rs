@@ -35,8 +35,14 @@ impl<S: Transport, F> Locked<'_, S, F> {
         if !self.parked.is_empty() || !self.shared.busy_poll.is_zero() || self.shared.stream.is_file() {
             return None;
         }
-        let job = self.machine.receive_calmly(call)?;
-        Some(matches!(self.perform_for(call, job, Briefly::Slice), Performed::Dry))
+        let lease = self.machine.receive_calmly(call)?;
+        match self.receive(lease, Briefly::Slice) {
+            Performed::Panicked(panic) => {
+                self.machine.leave(call);
+                resume_unwind(panic);
+            }
+            performed => Some(matches!(performed, Performed::Dry)),
+        }
     }
 
     /// As `perform`; a panic of the stream's goes on behind the end of the call.

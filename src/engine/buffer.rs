@@ -1,4 +1,4 @@
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 
 /// Room for what one receive brings. Larger receives still pay off on bulk; beyond this they do not.
 pub(crate) const LARGE: usize = 256 * 1024 + HEADROOM;
@@ -7,49 +7,75 @@ const SMALL: usize = 72 * 1024;
 /// Free space kept in front of a large buffer, so that the rest of a record already there can be put before what is
 /// received next without moving the latter.
 const HEADROOM: usize = 17 * 1024;
-/// How many buffers of each size a thread keeps for the next taker.
-const KEPT: usize = 4;
+/// How many buffers of each size a thread keeps for the next taker, beside the last that it got.
+const KEPT: usize = 3;
 
 thread_local! {
-    static POOL: RefCell<Pool> = const { RefCell::new(Pool { small: Vec::new(), large: Vec::new() }) };
+    static POOL: Pool = const { Pool { small: Shelf::EMPTY, large: Shelf::EMPTY } };
 }
 
 struct Pool {
-    small: Vec<Vec<u8>>,
-    large: Vec<Vec<u8>>,
+    small: Shelf,
+    large: Shelf,
+}
+
+struct Shelf {
+    /// Given back last, and still in the processor's cache. Most takers find it here.
+    last: Cell<Vec<u8>>,
+    rest: RefCell<Vec<Vec<u8>>>,
+}
+
+impl Shelf {
+    const EMPTY: Shelf = Shelf { last: Cell::new(Vec::new()), rest: RefCell::new(Vec::new()) };
+
+    #[inline]
+    fn take(&self) -> Vec<u8> {
+        let last = self.last.take();
+        if !last.is_empty() {
+            return last;
+        }
+        self.rest.borrow_mut().pop().unwrap_or_default()
+    }
+
+    #[inline]
+    fn put(&self, storage: Vec<u8>) {
+        let before = self.last.replace(storage);
+        if !before.is_empty() {
+            self.keep(before);
+        }
+    }
+
+    #[cold]
+    fn keep(&self, storage: Vec<u8>) {
+        let mut rest = self.rest.borrow_mut();
+        if rest.len() < KEPT {
+            rest.push(storage);
+        }
+    }
 }
 
 /// Storage of at least `size` bytes, all of them initialised: zeroed once when made, never again.
+#[inline]
 fn take(size: usize) -> Vec<u8> {
-    let size = match size {
-        _ if size <= SMALL => SMALL,
-        _ if size <= LARGE => LARGE,
-        _ => size.next_multiple_of(64 * 1024),
+    let (pooled, size) = match size {
+        _ if size <= SMALL => (POOL.try_with(|pool| pool.small.take()), SMALL),
+        _ if size <= LARGE => (POOL.try_with(|pool| pool.large.take()), LARGE),
+        _ => (Ok(Vec::new()), size.next_multiple_of(64 * 1024)),
     };
-    let pooled = POOL.try_with(|pool| {
-        let mut pool = pool.borrow_mut();
-        match size {
-            SMALL => pool.small.pop(),
-            LARGE => pool.large.pop(),
-            _ => None,
-        }
-    });
-    pooled.ok().flatten().unwrap_or_else(|| vec![0; size])
+    match pooled {
+        Ok(storage) if !storage.is_empty() => storage,
+        _ => vec![0; size],
+    }
 }
 
+#[inline]
 fn give_back(storage: Vec<u8>) {
     // A thread that is ending has no pool any more; the storage is then freed.
-    let _ = POOL.try_with(|pool| {
-        let mut pool = pool.borrow_mut();
-        let shelf = match storage.len() {
-            SMALL => &mut pool.small,
-            LARGE => &mut pool.large,
-            _ => return,
-        };
-        if shelf.len() < KEPT {
-            shelf.push(storage);
-        }
-    });
+    let _ = match storage.len() {
+        SMALL => POOL.try_with(|pool| pool.small.put(storage)),
+        LARGE => POOL.try_with(|pool| pool.large.put(storage)),
+        _ => return,
+    };
 }
 
 /// A queue of bytes in one piece. Takes its storage from a pool of the thread when there is something to hold and gives
@@ -142,6 +168,7 @@ impl Buffer {
     }
 
     /// Moves bytes from the front into `out`; says how many.
+    #[inline]
     pub fn read_into(&mut self, out: &mut [u8]) -> usize {
         let n = self.len().min(out.len());
         out[..n].copy_from_slice(&self.as_slice()[..n]);
@@ -186,7 +213,16 @@ impl Buffer {
     }
 
     /// Appends all of `other`. Cheap when this one is empty or holds less than the other's headroom.
-    pub fn append_buffer(&mut self, mut other: Buffer) {
+    #[inline]
+    pub fn append_buffer(&mut self, other: Buffer) {
+        if self.storage.is_empty() && self.is_plain == other.is_plain {
+            // Without the drop of what has nothing.
+            return std::mem::forget(std::mem::replace(self, other));
+        }
+        self.join(other);
+    }
+
+    fn join(&mut self, mut other: Buffer) {
         let is_plain = self.plain.1 > 0 || other.plain.1 > 0;
         if self.storage.is_empty() || self.len() <= other.start {
             let start = other.start - self.len();
@@ -216,8 +252,16 @@ impl Buffer {
         }
     }
 
+    #[inline]
     fn make_room(&mut self, n: usize) {
-        if self.storage.len() - self.end >= n {
+        if self.storage.len() - self.end < n {
+            self.grow(n);
+        }
+    }
+
+    fn grow(&mut self, n: usize) {
+        if self.storage.is_empty() {
+            self.storage = take(n);
             return;
         }
         let (len, was_plain) = (self.len(), self.plain.1 > 0);
@@ -228,10 +272,7 @@ impl Buffer {
             let mut larger = take((len + n).max(if len == 0 { 0 } else { self.storage.len() * 2 }));
             larger[..len].copy_from_slice(self.as_slice());
             self.wipe();
-            let old = std::mem::replace(&mut self.storage, larger);
-            if !old.is_empty() {
-                give_back(old);
-            }
+            give_back(std::mem::replace(&mut self.storage, larger));
         }
         (self.start, self.end) = (0, len);
         if was_plain {
@@ -287,13 +328,16 @@ mod tests {
     }
 
     fn pool_is_clean() -> bool {
-        POOL.with_borrow(|pool| {
-            pool.small.iter().chain(&pool.large).all(|storage| storage.iter().all(|byte| *byte == 0))
+        POOL.with(|pool| {
+            [&pool.small, &pool.large].into_iter().all(|shelf| {
+                let all = std::iter::from_fn(|| Some(shelf.take()).filter(|storage| !storage.is_empty()));
+                all.collect::<Vec<_>>().into_iter().all(|storage| storage.iter().all(|byte| *byte == 0))
+            })
         })
     }
 
     fn empty_pool() {
-        POOL.with_borrow_mut(|pool| (pool.small.clear(), pool.large.clear()));
+        POOL.with(|pool| [&pool.small, &pool.large].into_iter().for_each(|shelf| while !shelf.take().is_empty() {}));
     }
 
     #[test]

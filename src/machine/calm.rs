@@ -20,10 +20,10 @@ impl Machine {
             && self.send.after == After::Nothing
     }
 
-    /// Reads what is there.
+    /// Reads what is there, where all is quiet.
     #[inline]
     pub fn read_calmly(&mut self, take: impl FnOnce(&mut Connection) -> usize) -> usize {
-        if !self.is_calm() || !self.tls.has_news() {
+        if !self.tls.has_news() {
             return 0;
         }
         let had_ended = self.tls.has_ended();
@@ -32,16 +32,16 @@ impl Machine {
         n
     }
 
-    /// The right to receive, for a call that may wait for ever.
+    /// The right to receive, for a call that may wait for ever, where all is quiet.
     #[inline]
-    pub fn receive_calmly(&mut self, call: &mut Call) -> Option<Job> {
+    pub fn receive_calmly(&mut self, call: &mut Call) -> Option<ReceiveLease> {
         let waits = call.patience == Patience::Until(None) && self.manner == Manner::Polled && !self.has_deadlines();
-        if !waits || !self.is_quiet() || self.is_interrupted(call) || !self.admits(AHEAD) {
+        if !waits || self.is_interrupted(call) || !self.admits(AHEAD) {
             return None;
         }
         self.count(call);
         self.receive.lent = true;
-        Some(Job::Receive(ReceiveLease(())))
+        Some(ReceiveLease(()))
     }
 
     /// Encrypts what one send will do for, and has the turn for it.

@@ -72,7 +72,7 @@ pub(crate) use call::{most_receives, Call, Kind, Patience, Step, Stir, Waits};
 pub(crate) use deadlines::Deadlines;
 pub(crate) use deliver::{Due, Installed};
 pub(crate) use ending::CLOSE_TIMEOUT;
-pub(crate) use job::{Job, Received, SendLease, Sent, Tries, Which};
+pub(crate) use job::{Job, ReceiveLease, Received, SendLease, Sent, Tries, Which};
 pub(crate) use outcome::{not_open, own, taken};
 pub(crate) use send::After;
 pub use state::{Interest, State};

@@ -90,8 +90,18 @@ impl Client {
     }
 
     /// The library has worked: there may be a new session to share.
+    #[inline]
     pub fn look(&self, ssl: &SslRef) {
-        let Some(shared) = self.shared.as_ref().filter(|_| !self.failed && ssl.is_init_finished()) else { return };
+        if let Some(shared) = &self.shared {
+            self.renew(shared, ssl);
+        }
+    }
+
+    #[cold]
+    fn renew(&self, shared: &Shared, ssl: &SslRef) {
+        if self.failed || !ssl.is_init_finished() {
+            return;
+        }
         // In TLS 1.3 there is no id before the server has sent a ticket.
         let Some(session) = ssl.session().filter(|session| !session.id().is_empty()) else { return };
         let mut shared = shared.0.lock();
