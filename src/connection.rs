@@ -241,12 +241,15 @@ impl Connection {
         if data.is_empty() {
             return Ok(0);
         }
-        self.advance();
-        if let Some(error) = self.write_error() {
-            return Err(error.to_io());
-        }
-        if !self.handshake_done || self.refuses_writes {
-            return Err(needs_input());
+        let is_open = self.handshake_done && self.failure.is_none() && self.close == CloseNotify::NotAsked;
+        if !is_open || self.refuses_writes {
+            self.advance();
+            if let Some(error) = self.write_error() {
+                return Err(error.to_io());
+            }
+            if !self.handshake_done || self.refuses_writes {
+                return Err(needs_input());
+            }
         }
         let mut n = 0;
         while n < data.len() {
@@ -425,6 +428,16 @@ impl Connection {
         !self.plain.is_empty() || self.end.is_some() || self.input_end.is_some() || self.has_input()
     }
 
+    /// The same, or a record of which a part has come.
+    #[inline]
+    pub(crate) fn may_have_news(&self) -> bool {
+        !self.wire.incoming.is_empty()
+            || !self.plain.is_empty()
+            || self.end.is_some()
+            || self.input_end.is_some()
+            || self.session.pending() > 0
+    }
+
     /// Whether a read might give data at once.
     pub(crate) fn may_give_data(&mut self) -> bool {
         !self.plain.is_empty() || (self.handshake_done && self.end.is_none() && self.has_input())
@@ -440,6 +453,7 @@ impl Connection {
     }
 
     /// As `feed`, without copying.
+    #[inline(always)]
     pub(crate) fn feed_buffer(&mut self, bytes: Buffer) {
         self.received += bytes.len() as u64;
         self.refuses_writes = false;
@@ -457,6 +471,7 @@ impl Connection {
         !self.wire.outgoing.is_empty()
     }
 
+    #[inline]
     pub(crate) fn take_output(&mut self) -> Buffer {
         self.spent.taken();
         std::mem::take(&mut self.wire.outgoing)
@@ -654,7 +669,7 @@ impl Connection {
     }
 
     /// Whether the library has something to work on.
-    #[inline]
+    #[inline(always)]
     fn has_input(&mut self) -> bool {
         match self.plain_text {
             true => !self.wire.incoming.is_empty(),
@@ -694,6 +709,7 @@ impl Connection {
     }
 
     /// One record's worth. `None`: there is no more, for now or for ever.
+    #[inline(always)]
     fn decrypt(&mut self, buf: &mut [u8]) -> Option<usize> {
         self.advance();
         while self.handshake_done && self.end.is_none() {

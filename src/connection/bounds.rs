@@ -105,6 +105,7 @@ const NO_RENEGOTIATION: u8 = 100;
 impl Connection {
     /// Bytes of answers that TLS made by itself (to key updates, to renegotiations it refuses) and that have not been sent:
     /// those in the output, and in output taken before the last [`answers_sent`](Connection::answers_sent).
+    #[cfg(any(test, debug_assertions))]
     pub(crate) fn answers(&self) -> usize {
         self.spent.owed()
     }

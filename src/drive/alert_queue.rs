@@ -15,7 +15,6 @@ pub(crate) struct AlertWatch {
     pub peer: String,
 }
 
-#[derive(Default)]
 struct Here {
     /// Calls of files that are under way in this thread, one inside the other.
     calls: Cell<usize>,
@@ -23,7 +22,6 @@ struct Here {
     told: Cell<usize>,
     /// Something waits.
     any: Cell<bool>,
-    waiting: RefCell<VecDeque<News>>,
 }
 
 enum News {
@@ -46,16 +44,22 @@ impl News {
 #[cfg(feature = "log")]
 const TARGET: &str = "sslfile";
 
-impl Here {
-    fn next(&self) -> Option<News> {
-        let next = self.waiting.borrow_mut().pop_front();
-        self.any.set(next.is_some());
-        next
-    }
+// Apart: what has nothing to be dropped is there without being asked for, and each call looks at it twice.
+crate::sync::thread_local! {
+    static HERE: Here = const { Here { calls: Cell::new(0), told: Cell::new(0), any: Cell::new(false) } };
+    static WAITING: RefCell<VecDeque<News>> = const { RefCell::new(VecDeque::new()) };
 }
 
-crate::sync::thread_local! {
-    static HERE: Here = Here::default();
+/// A thread that is ending tells nobody any more.
+fn put_all(news: impl Iterator<Item = News>) {
+    let _ = WAITING.try_with(|waiting| waiting.borrow_mut().extend(news));
+    let _ = HERE.try_with(|here| here.any.set(true));
+}
+
+fn next() -> Option<News> {
+    let next = WAITING.try_with(|waiting| waiting.borrow_mut().pop_front()).ok().flatten();
+    let _ = HERE.try_with(|here| here.any.set(next.is_some()));
+    next
 }
 
 /// A call of a file, while it lives.
@@ -64,7 +68,6 @@ pub(crate) struct InCall(());
 impl InCall {
     #[inline]
     pub fn begin() -> InCall {
-        // A thread that is ending tells nobody any more.
         let _ = HERE.try_with(|here| here.calls.set(here.calls.get() + 1));
         InCall(())
     }
@@ -101,13 +104,10 @@ pub(crate) fn is_in_call() -> bool {
 }
 
 pub(crate) fn put(watch: &Arc<AlertWatch>, alerts: Vec<Alert>) {
-    let _ = HERE.try_with(|here| {
-        here.any.set(true);
-        here.waiting.borrow_mut().extend(alerts.into_iter().map(|mut alert| {
-            alert.peer.clone_from(&watch.peer);
-            News::Alert(watch.clone(), alert)
-        }));
-    });
+    put_all(alerts.into_iter().map(|mut alert| {
+        alert.peer.clone_from(&watch.peer);
+        News::Alert(watch.clone(), alert)
+    }));
 }
 
 /// So many are told of what the one before has caused before he is done.
@@ -126,8 +126,8 @@ pub(crate) fn tell() {
         return;
     }
     let _told = Told;
-    let next = |here: &Here| if here.told.get() > DEPTH { None } else { here.next() };
-    while let Ok(Some(news)) = HERE.try_with(next) {
+    let is_too_deep = || HERE.try_with(|here| here.told.get() > DEPTH) != Ok(false);
+    while let Some(news) = if is_too_deep() { None } else { next() } {
         // We are in the middle of things, in whichever thread.
         let _ = catch_unwind(AssertUnwindSafe(|| news.tell()));
     }
@@ -147,11 +147,7 @@ pub(crate) fn log(level: ::log::Level, line: impl FnOnce() -> String) {
     if !is_logged(level) {
         return;
     }
-    let line = line();
-    let _ = HERE.try_with(|here| {
-        here.any.set(true);
-        here.waiting.borrow_mut().push_back(News::Line(level, line));
-    });
+    put_all(std::iter::once(News::Line(level, line())));
 }
 
 #[cfg(feature = "log")]

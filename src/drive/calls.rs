@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::alert_queue::InCall;
 use super::perform::Briefly;
+use super::thread::Calmly;
 use super::{Core, Locked, Real, Shared};
 use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
@@ -42,26 +43,30 @@ impl<S: Transport, F> Shared<S, F> {
     ) -> io::Result<usize> {
         let _call = InCall::begin();
         let mut locked = self.lock();
-        let timeout = locked.machine.read_timeout();
-        let mut call = locked.machine.begin(Kind::Read, caller != Caller::User, timeout, &Real);
+        let interrupts = locked.machine.interrupts();
         let mut dry = false;
         if caller == Caller::User && locked.machine.is_quiet() {
+            let mut has_news = locked.machine.tls.may_have_news();
             loop {
-                let n = locked.machine.read_calmly(|connection| take(connection).unwrap_or(0));
-                if n > 0 {
-                    locked.machine.leave(&mut call);
-                    locked.offer();
-                    return Ok(n);
+                if has_news {
+                    let n = locked.machine.read_calmly(|connection| take(connection).unwrap_or(0));
+                    if n > 0 {
+                        locked.offer();
+                        return Ok(n);
+                    }
                 }
-                match locked.receive_calmly(&mut call) {
-                    Some(false) if locked.machine.is_quiet() => {}
+                match locked.receive_calmly() {
+                    Calmly::Some if locked.machine.interrupts() == interrupts => has_news = true,
                     performed => {
-                        dry = performed == Some(true);
+                        dry = performed == Calmly::Dry;
                         break;
                     }
                 }
             }
         }
+        let timeout = locked.machine.read_timeout();
+        let mut call = locked.machine.begin(Kind::Read, caller != Caller::User, timeout, &Real);
+        call.interrupts = interrupts;
         locked.drive(call, caller == Caller::Briefly, dry, |machine, call| {
             machine.poll_read(call, |connection| take(connection).unwrap_or(0), &Real)
         })
@@ -77,13 +82,8 @@ impl<S: Transport, F> Shared<S, F> {
         let mut locked = self.lock();
         let timeout = locked.machine.write_timeout();
         let mut call = locked.machine.begin(Kind::Write, caller != Caller::User, timeout, &Real);
-        if caller == Caller::User {
-            if let Some(job) = locked.machine.write_calmly(&mut call, data, &Real) {
-                locked.perform_for(&mut call, job, Briefly::No);
-                if locked.machine.has_written_calmly(&mut call, data) {
-                    return Ok(data.len());
-                }
-            }
+        if caller == Caller::User && locked.write_calmly(&mut call, data) {
+            return Ok(data.len());
         }
         locked.drive(call, false, false, |machine, call| machine.poll_write(call, data, &Real))
     }
@@ -121,7 +121,12 @@ impl<S: Transport, F> Shared<S, F> {
         queued.map_err(|error| self.told(error))
     }
 
+    #[inline]
     pub fn flush(&self, caller: Caller) -> io::Result<()> {
+        // Nobody needs to be told of anything behind that.
+        if caller == Caller::User && self.ask().machine.is_quiet() {
+            return Ok(());
+        }
         self.call(Kind::Flush, caller, |locked| locked.machine.write_timeout())
     }
 
@@ -138,9 +143,6 @@ impl<S: Transport, F> Shared<S, F> {
         let _call = InCall::begin();
         let mut locked = self.lock();
         let timeout = timeout(&locked);
-        if kind == Kind::Flush && caller == Caller::User && locked.machine.is_quiet() {
-            return Ok(());
-        }
         let call = locked.machine.begin(kind, caller != Caller::User, timeout, &Real);
         locked.drive(call, false, false, |machine, call| machine.poll(call, &Real))
     }

@@ -3,7 +3,8 @@
 //!
 //! | file | |
 //! |---|---|
-//! | `mod` | what all handles of a file share; the lock, and what happens when it is given up |
+//! | `mod` | what all handles of a file share; the lock |
+//! | `accounts` | what happens when the lock is given up: who is woken, what the backend and the user are told |
 //! | `thread` | the driver of a call: poll, do a job, or park |
 //! | `backend` | the driver of a backend: jobs, then what is due |
 //! | `perform` | one job on the stream |
@@ -12,6 +13,7 @@
 //! | `journal` | what the `log` crate is told |
 //! | `drop` | the last handle; `linger`: what is left of files that nobody has |
 
+mod accounts;
 pub(crate) mod alert_queue;
 mod backend;
 mod callbacks;
@@ -33,7 +35,7 @@ use crate::backend::{Backend, Happened, Place};
 use crate::callbacks::Slots;
 use crate::context::Context;
 use crate::error::Error;
-use crate::machine::{Clock, Machine, Manner, Setup, Stir, Waits};
+use crate::machine::{Clock, Machine, Manner, Setup, Waits};
 use crate::stream::{Inherited, Transport};
 use crate::sync::thread::ThreadId;
 use crate::sync::{now, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard};
@@ -100,9 +102,6 @@ pub(crate) struct Core<F> {
     /// Among those that linger.
     lingerer: Option<u64>,
 }
-
-type Lacks = fn(&Machine) -> bool;
-type Of = fn(&Waits) -> bool;
 
 struct Parked {
     waits: Waits,
@@ -220,115 +219,6 @@ impl<S: Transport, F> Shared<S, F> {
             Err(unread) => self.stream.give_back(&inherited, unread),
         };
         (self.stream, unread)
-    }
-}
-
-impl<S: Transport, F> Locked<'_, S, F> {
-    /// Without the lock, for I/O and for all that is not ours.
-    #[inline]
-    pub fn unlocked<T>(&mut self, f: impl FnOnce() -> T) -> T {
-        self.settle_accounts();
-        MutexGuard::unlocked(&mut self.core, f)
-    }
-
-    /// To be done before the lock is given up. Says what has been found only now.
-    #[inline]
-    fn settle_accounts(&mut self) -> Stir {
-        #[cfg(debug_assertions)]
-        if let Some(what) = self.machine.broken_invariant() {
-            if !crate::sync::thread::panicking() {
-                panic!("{}: a file's invariant does not hold: {what}", self.shared.peer);
-            }
-        }
-        let mut stir = self.machine.take_stir();
-        let mut found = Stir::default();
-        // First: it looks ahead, and what it finds may concern others.
-        if self.place.is_some() && self.running.is_none() {
-            self.tell_backend();
-            found = self.machine.take_stir();
-            stir = stir.and(found);
-        }
-        if !self.parked.is_empty() {
-            self.wake(stir);
-        }
-        #[cfg(feature = "log")]
-        self.note_for_log();
-        let has_news = self.machine.tls.has_alerts() && self.pass_on_alerts();
-        #[cfg(feature = "log")]
-        let has_news = has_news || alert_queue::has_more();
-        if has_news && !alert_queue::is_in_call() {
-            MutexGuard::unlocked(&mut self.core, alert_queue::tell);
-            // Anything may have happened meanwhile.
-            found.state = true;
-        }
-        found
-    }
-
-    /// Those whom it concerns; and one to wait for the stream where nobody does and somebody should.
-    fn wake(&mut self, stir: Stir) {
-        let Core { machine, parked, .. } = &mut *self.core;
-        for sleeper in parked.iter_mut().filter(|sleeper| !sleeper.rung) {
-            if machine.concerns(&sleeper.waits, stir) {
-                sleeper.rung = true;
-                sleeper.bell.ring();
-            }
-        }
-        for (lacks, watches, would) in [
-            (Machine::lacks_sender as Lacks, (|w| w.writable) as Of, (|w| w.may_send) as Of),
-            (Machine::lacks_receiver, |w| w.readable, |w| w.may_receive),
-        ] {
-            let is_watched = parked.iter().any(|sleeper| sleeper.rung || watches(&sleeper.waits));
-            if !is_watched && lacks(machine) {
-                if let Some(sleeper) = parked.iter_mut().find(|sleeper| would(&sleeper.waits)) {
-                    sleeper.rung = true;
-                    sleeper.bell.ring();
-                }
-            }
-        }
-    }
-
-    /// Says whether somebody is to be told.
-    fn pass_on_alerts(&mut self) -> bool {
-        let alerts = self.machine.tls.take_alerts();
-        let Some(watch) = &self.alert_watch else { return false };
-        alert_queue::put(watch, alerts);
-        true
-    }
-
-    /// What the backend should wait for, if that has changed.
-    fn tell_backend(&mut self) {
-        let shared = self.shared;
-        let core = &mut *self.core;
-        // First: it looks ahead, and what it finds may be the end.
-        let is_due = core.machine.is_due();
-        let (wanted, alarm) = core.wanted(&shared.stream);
-        let is_watched = (wanted.readable, wanted.writable, wanted.hung_up)
-            == (core.watched.readable, core.watched.writable, core.watched.hung_up);
-        let is_due = is_due || (core.machine.wants_input() && shared.stream.is_ready());
-        if is_watched && alarm == core.alarm && !is_due {
-            return;
-        }
-        let Some(place) = &core.place else { return };
-        let mut alarm = alarm;
-        if !is_watched {
-            core.watched = wanted;
-            core.unwatched = place.watch(wanted).is_err();
-            if core.unwatched {
-                // Out of memory in the system: no reason to give the connection up.
-                core.watched = Happened::default();
-            }
-        }
-        if core.unwatched {
-            let soon = now() + crate::sys::SLICE;
-            alarm = Some(alarm.map_or(soon, |at| at.min(soon)));
-        }
-        if alarm != core.alarm {
-            core.alarm = alarm;
-            place.set_alarm(alarm);
-        }
-        if is_due {
-            place.make_ready();
-        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Locked, Real};
 use crate::engine::{Buffer, LARGE};
 use crate::error::{Error, ErrorKind};
-use crate::machine::{After, Job, Manner, ReceiveLease, Received, Sent, Which};
+use crate::machine::{After, Job, Manner, ReceiveLease, Received, SendLease, Sent, Which};
 use crate::stream::Transport;
 use crate::sync::{now, Ordering};
 use crate::sys::{spin, Doorbell};
@@ -29,6 +29,12 @@ pub(super) enum Performed {
     Panicked(Box<dyn Any + Send>),
 }
 
+/// What a receive has given: a number, an error, or a panic of the stream's code.
+pub(super) type Came = Result<io::Result<usize>, Box<dyn Any + Send>>;
+
+/// What a send has given: the outer error is that of sending; the inner one that of what follows when all has been taken.
+pub(super) type Went = Result<io::Result<io::Result<After>>, Box<dyn Any + Send>>;
+
 /// How a receive may wait.
 #[derive(Clone, Copy)]
 pub(super) enum Briefly {
@@ -44,19 +50,13 @@ impl<S: Transport, F> Locked<'_, S, F> {
     pub(super) fn perform(&mut self, job: Job, briefly: Briefly) -> Performed {
         let shared = self.shared;
         match job {
-            Job::Receive(lease) => self.receive(lease, briefly),
+            Job::Receive(lease) => {
+                let (buffer, came) = self.receive(briefly);
+                self.has_received(lease, buffer, came)
+            }
             Job::Send(lease, mut flight, is_last) => {
-                let result = self.unlocked(|| {
-                    caught(|| {
-                        let n = shared.stream.try_send(flight.as_slice(), is_last)?;
-                        if n == 0 {
-                            return Err(io::ErrorKind::WriteZero.into());
-                        }
-                        flight.consume(n);
-                        Ok(if flight.is_empty() { shared.after_sending() } else { Ok(After::Flush) })
-                    })
-                });
-                self.sent(lease, flight, result)
+                let went = self.send(&mut flight, is_last);
+                self.sent(lease, flight, went)
             }
             Job::Flush(lease) | Job::Push(lease) if shared.stream.is_file() => {
                 let result = self.unlocked(|| caught(|| shared.stream.push().map(|()| Ok(After::Nothing))));
@@ -85,22 +85,27 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
     }
 
-    /// Receives once.
-    #[inline]
-    pub(super) fn receive(&mut self, lease: ReceiveLease, briefly: Briefly) -> Performed {
+    /// Receives once, without the lock.
+    #[inline(always)]
+    pub(super) fn receive(&mut self, briefly: Briefly) -> (Buffer, Came) {
         let shared = self.shared;
         let mut buffer = Buffer::for_receiving();
         let room = buffer.space(LARGE / 2);
-        let result = self.unlocked(|| caught(|| shared.receive(room, briefly)));
-        let (received, performed) = match result {
+        let came = self.unlocked(|| caught(|| shared.receive(room, briefly)));
+        if let Ok(Ok(n)) = came {
+            buffer.filled(n);
+        }
+        (buffer, came)
+    }
+
+    /// With the lock again.
+    pub(super) fn has_received(&mut self, lease: ReceiveLease, buffer: Buffer, came: Came) -> Performed {
+        let (received, performed) = match came {
             Ok(Ok(0)) => (Received::End, Performed::Some),
-            Ok(Ok(n)) => {
-                buffer.filled(n);
-                (Received::Bytes(buffer), Performed::Some)
-            }
+            Ok(Ok(_)) => (Received::Bytes(buffer), Performed::Some),
             Ok(Err(e)) => {
                 drop(buffer);
-                match passing(e, self.machine.manner(), shared.stream.is_file()) {
+                match passing(e, self.machine.manner(), self.shared.stream.is_file()) {
                     Ok(performed) => (Received::Nothing, performed.unwrap_or(Performed::Dry)),
                     Err(e) => (Received::Failed(stream_error("receiving", e)), Performed::Some),
                 }
@@ -121,14 +126,24 @@ impl<S: Transport, F> Locked<'_, S, F> {
         drop(self.unlocked(|| caught(|| shared.stream.push())));
     }
 
-    /// The outer error is that of sending; the inner one that of what follows when all has been taken.
-    #[inline]
-    fn sent(
-        &mut self,
-        lease: crate::machine::SendLease,
-        flight: Buffer,
-        result: Result<io::Result<io::Result<After>>, Box<dyn Any + Send>>,
-    ) -> Performed {
+    /// Sends once, without the lock. What is left in the flight has not gone.
+    #[inline(always)]
+    pub(super) fn send(&mut self, flight: &mut Buffer, is_last: bool) -> Went {
+        let shared = self.shared;
+        self.unlocked(|| {
+            caught(|| {
+                let n = shared.stream.try_send(flight.as_slice(), is_last)?;
+                if n == 0 {
+                    return Err(io::ErrorKind::WriteZero.into());
+                }
+                flight.consume(n);
+                Ok(if flight.is_empty() { shared.after_sending() } else { Ok(After::Flush) })
+            })
+        })
+    }
+
+    /// With the lock again.
+    pub(super) fn sent(&mut self, lease: SendLease, flight: Buffer, result: Went) -> Performed {
         let owed = match flight.is_empty() && self.shared.stream.is_file() {
             true => After::Push,
             false => After::Nothing,
@@ -156,7 +171,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
 }
 
 impl<S: Transport, F> super::Shared<S, F> {
-    #[inline]
+    #[inline(always)]
     fn receive(&self, buf: &mut [u8], briefly: Briefly) -> io::Result<usize> {
         if let Briefly::Spin(until) = briefly {
             let bell = Doorbell::current();

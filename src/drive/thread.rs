@@ -4,9 +4,11 @@ use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use super::perform::{Briefly, Performed};
+use super::perform::{Briefly, Came, Performed, Went};
 use super::{Locked, Parked, Real};
-use crate::machine::{most_receives, Call, Job, Kind, Machine, Manner, Patience, Step, Tries, Waits};
+use crate::engine::Buffer;
+use crate::machine::{most_receives, After, Call, Job, Kind, Machine, Manner, Patience};
+use crate::machine::{ReceiveLease, SendLease, Step, Tries, Waits};
 use crate::stream::Transport;
 use crate::sync::{now, MutexGuard};
 use crate::sys::{Doorbell, Ready, Woken, SLICE};
@@ -14,6 +16,16 @@ use crate::sys::{Doorbell, Ready, Woken, SLICE};
 /// What a call gives that a stream has broken off.
 pub(super) trait Accepted: Sized {
     fn accepted(bytes: usize) -> Option<Self>;
+}
+
+/// What came of the short way.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Calmly {
+    Some,
+    /// There is nothing just now.
+    Dry,
+    /// It is not for the short way.
+    Other,
 }
 
 impl Accepted for usize {
@@ -29,19 +41,50 @@ impl Accepted for () {
 }
 
 impl<S: Transport, F> Locked<'_, S, F> {
-    /// The short way to receive: nobody else waits for anything, and nothing is to be sent. Says whether there was nothing.
-    #[inline]
-    pub(super) fn receive_calmly(&mut self, call: &mut Call) -> Option<bool> {
-        if !self.parked.is_empty() || !self.shared.busy_poll.is_zero() || self.shared.stream.is_file() {
-            return None;
+    /// The short way to receive, where all is quiet: nobody else waits for anything.
+    #[inline(always)]
+    pub(super) fn receive_calmly(&mut self) -> Calmly {
+        let is_alone = self.parked.is_empty() && self.shared.busy_poll.is_zero() && !self.shared.stream.is_file();
+        if !is_alone || !self.machine.may_receive_calmly() {
+            return Calmly::Other;
         }
-        let lease = self.machine.receive_calmly(call)?;
-        match self.receive(lease, Briefly::Slice) {
-            Performed::Panicked(panic) => {
-                self.machine.leave(call);
-                resume_unwind(panic);
-            }
-            performed => Some(matches!(performed, Performed::Dry)),
+        let lease = self.machine.receive_calmly();
+        let (buffer, came) = self.receive(Briefly::Slice);
+        self.machine.has_received_calmly();
+        if matches!(came, Ok(Ok(1..))) && self.machine.is_calm() {
+            self.machine.take_in(lease, buffer, &Real);
+            return Calmly::Some;
+        }
+        self.has_received_otherwise(lease, buffer, came)
+    }
+
+    #[cold]
+    fn has_received_otherwise(&mut self, lease: ReceiveLease, buffer: Buffer, came: Came) -> Calmly {
+        match self.has_received(lease, buffer, came) {
+            Performed::Panicked(panic) => resume_unwind(panic),
+            Performed::Dry => Calmly::Dry,
+            _ => Calmly::Other,
+        }
+    }
+
+    /// The short way to write: all of it in one send. Says whether that has come off; else the long way goes on from here.
+    #[inline(always)]
+    pub(super) fn write_calmly(&mut self, call: &mut Call, data: &[u8]) -> bool {
+        let Some((lease, mut flight)) = self.machine.write_calmly(call, data, &Real) else { return false };
+        let went = self.send(&mut flight, false);
+        let all_went = matches!(went, Ok(Ok(Ok(After::Nothing)))) && flight.is_empty();
+        if all_went && self.machine.is_calm() {
+            return self.machine.has_written_calmly(lease, call, data, &Real);
+        }
+        self.has_sent_otherwise(call, lease, flight, went);
+        false
+    }
+
+    #[cold]
+    fn has_sent_otherwise(&mut self, call: &mut Call, lease: SendLease, flight: Buffer, went: Went) {
+        if let Performed::Panicked(panic) = self.sent(lease, flight, went) {
+            self.machine.leave(call);
+            resume_unwind(panic);
         }
     }
 

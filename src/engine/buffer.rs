@@ -11,7 +11,7 @@ const HEADROOM: usize = 17 * 1024;
 const KEPT: usize = 3;
 
 thread_local! {
-    static POOL: Pool = const { Pool { small: Shelf::EMPTY, large: Shelf::EMPTY } };
+    static POOL: Pool = const { Pool { small: Shelf::new(), large: Shelf::new() } };
 }
 
 struct Pool {
@@ -26,7 +26,9 @@ struct Shelf {
 }
 
 impl Shelf {
-    const EMPTY: Shelf = Shelf { last: Cell::new(Vec::new()), rest: RefCell::new(Vec::new()) };
+    const fn new() -> Shelf {
+        Shelf { last: Cell::new(Vec::new()), rest: RefCell::new(Vec::new()) }
+    }
 
     #[inline]
     fn take(&self) -> Vec<u8> {
@@ -55,7 +57,7 @@ impl Shelf {
 }
 
 /// Storage of at least `size` bytes, all of them initialised: zeroed once when made, never again.
-#[inline]
+#[inline(always)]
 fn take(size: usize) -> Vec<u8> {
     let (pooled, size) = match size {
         _ if size <= SMALL => (POOL.try_with(|pool| pool.small.take()), SMALL),
@@ -68,7 +70,7 @@ fn take(size: usize) -> Vec<u8> {
     }
 }
 
-#[inline]
+#[inline(always)]
 fn give_back(storage: Vec<u8>) {
     // A thread that is ending has no pool any more; the storage is then freed.
     let _ = match storage.len() {
@@ -103,6 +105,7 @@ impl Buffer {
     }
 
     /// An empty one with room for a large receive behind some headroom.
+    #[inline(always)]
     pub fn for_receiving() -> Buffer {
         Buffer { storage: take(LARGE), start: HEADROOM, end: HEADROOM, is_plain: false, plain: (0, 0) }
     }
@@ -195,14 +198,14 @@ impl Buffer {
     }
 
     /// The free space at the end, at least `n` bytes of it, to be followed by [`filled`](Buffer::filled).
-    #[inline]
+    #[inline(always)]
     pub fn space(&mut self, n: usize) -> &mut [u8] {
         self.make_room(n);
         &mut self.storage[self.end..]
     }
 
     /// The first `n` bytes of the last `space` have been written.
-    #[inline]
+    #[inline(always)]
     pub fn filled(&mut self, n: usize) {
         self.end = (self.end + n).min(self.storage.len());
         if self.is_empty() {
@@ -213,7 +216,7 @@ impl Buffer {
     }
 
     /// Appends all of `other`. Cheap when this one is empty or holds less than the other's headroom.
-    #[inline]
+    #[inline(always)]
     pub fn append_buffer(&mut self, other: Buffer) {
         if self.storage.is_empty() && self.is_plain == other.is_plain {
             // Without the drop of what has nothing.
@@ -252,7 +255,7 @@ impl Buffer {
         }
     }
 
-    #[inline]
+    #[inline(always)]
     fn make_room(&mut self, n: usize) {
         if self.storage.len() - self.end < n {
             self.grow(n);

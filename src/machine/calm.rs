@@ -2,11 +2,12 @@
 //! answers are known. Whatever is not as expected is left to the long way, which goes on from here.
 
 use super::call::{Call, Patience};
-use super::job::{Job, ReceiveLease};
+use super::job::{ReceiveLease, SendLease};
 use super::read::AHEAD;
 use super::send::{After, CHUNK};
 use super::{Clock, Machine, Manner};
 use crate::connection::Connection;
+use crate::engine::Buffer;
 
 impl Machine {
     /// All is calm, and nothing is to be sent or being sent.
@@ -20,33 +21,44 @@ impl Machine {
             && self.send.after == After::Nothing
     }
 
-    /// Reads what is there, where all is quiet.
+    /// Reads, where all is quiet.
     #[inline]
     pub fn read_calmly(&mut self, take: impl FnOnce(&mut Connection) -> usize) -> usize {
-        if !self.tls.has_news() {
-            return 0;
-        }
         let had_ended = self.tls.has_ended();
         let n = take(&mut self.tls);
         self.stir.state |= had_ended != self.tls.has_ended();
         n
     }
 
-    /// The right to receive, for a call that may wait for ever, where all is quiet.
+    /// A call that reads may wait for ever, and does so by receiving.
     #[inline]
-    pub fn receive_calmly(&mut self, call: &mut Call) -> Option<ReceiveLease> {
-        let waits = call.patience == Patience::Until(None) && self.manner == Manner::Polled && !self.has_deadlines();
-        if !waits || self.is_interrupted(call) || !self.admits(AHEAD) {
-            return None;
-        }
-        self.count(call);
+    pub fn may_receive_calmly(&self) -> bool {
+        !self.nonblocking
+            && self.times.read_timeout.is_none()
+            && self.manner == Manner::Polled
+            && !self.has_deadlines()
+            && self.admits(AHEAD)
+    }
+
+    /// The right to receive, where all is quiet and that is so. It is counted as a call that waits.
+    #[inline]
+    pub fn receive_calmly(&mut self) -> ReceiveLease {
+        self.waiting += 1;
+        self.receive.readers += 1;
         self.receive.lent = true;
-        Some(ReceiveLease(()))
+        ReceiveLease(())
+    }
+
+    /// What came of it goes to `received` next.
+    #[inline]
+    pub fn has_received_calmly(&mut self) {
+        self.waiting -= 1;
+        self.receive.readers -= 1;
     }
 
     /// Encrypts what one send will do for, and has the turn for it.
     #[inline]
-    pub fn write_calmly(&mut self, call: &mut Call, data: &[u8], clock: &impl Clock) -> Option<Job> {
+    pub fn write_calmly(&mut self, call: &mut Call, data: &[u8], clock: &impl Clock) -> Option<(SendLease, Buffer)> {
         let waits = call.patience != Patience::Never && data.len() <= CHUNK && self.manner == Manner::Polled;
         if !waits || !self.is_quiet() || !self.send.is_turn_free() {
             return None;
@@ -58,16 +70,25 @@ impl Machine {
         call.write.ticket = Some(ticket);
         self.send.begin_turn(ticket);
         self.note_accepted(clock);
-        Some(self.take_flight())
+        self.send.flight_plain = std::mem::take(&mut self.send.encrypted);
+        Some((self.lend_sending(), self.tls.take_output()))
     }
 
-    /// Whether that was all.
+    /// All of that has gone, while all was calm. Says whether that was all there is.
     #[inline]
-    pub fn has_written_calmly(&mut self, call: &mut Call, data: &[u8]) -> bool {
-        let all = call.write.done == data.len() && self.is_quiet();
-        if all {
+    pub fn has_written_calmly(&mut self, _: SendLease, call: &mut Call, data: &[u8], clock: &impl Clock) -> bool {
+        self.send.lent = false;
+        self.send.flight_plain = 0;
+        self.send.full = false;
+        self.note_progress(clock);
+        if self.tls.has_output() {
+            return false;
+        }
+        self.note_drained();
+        let is_all = call.write.done == data.len() && self.send.queue.is_empty();
+        if is_all {
             self.leave(call);
         }
-        all
+        is_all
     }
 }

@@ -10,7 +10,6 @@ const ONE_RECEIVE: usize = 300 * 1024;
 /// What TLS owes by itself at most, and the answers to one record more.
 const ANSWERS: usize = 8 * 1024;
 
-#[cfg(any(test, debug_assertions))]
 const AS_DRAWN: &str = "states follow each other as they are drawn";
 
 type Invariant = (&'static str, fn(&Machine) -> bool);
@@ -74,7 +73,6 @@ const INVARIANTS: [Invariant; 16] = [
 
 impl Machine {
     /// The first of them that does not hold.
-    #[cfg(any(test, debug_assertions))]
     pub fn broken_invariant(&self) -> Option<&'static str> {
         let (before, now) = (self.seen.replace(self.state()), self.state());
         if before != now && !before.leads_to(now) {

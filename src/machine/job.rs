@@ -137,8 +137,7 @@ impl Machine {
         }
     }
 
-    #[inline]
-    pub(super) fn take_flight(&mut self) -> Job {
+    fn take_flight(&mut self) -> Job {
         let lease = self.lend_sending();
         if self.send.flight.is_empty() {
             let flight = self.tls.take_output();
@@ -150,7 +149,8 @@ impl Machine {
         Job::Send(lease, std::mem::take(&mut self.send.flight), is_last)
     }
 
-    fn lend_sending(&mut self) -> SendLease {
+    #[inline]
+    pub(super) fn lend_sending(&mut self) -> SendLease {
         self.send.lent = true;
         SendLease(())
     }

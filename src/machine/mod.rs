@@ -48,6 +48,7 @@
 
 mod call;
 mod calm;
+#[cfg(any(test, debug_assertions))]
 mod check;
 mod deadlines;
 mod deliver;

@@ -49,6 +49,12 @@ pub(super) struct Facts {
 }
 
 impl Outcome {
+    /// There is nothing to tell.
+    #[inline]
+    pub fn is_untouched(&self) -> bool {
+        self.0.is_none()
+    }
+
     /// What to take the stream's bare end for, if the system has told of a reset already.
     pub fn reset(&self) -> Option<Error> {
         let is_reset = |error: &&Error| error.io_kind() == io::ErrorKind::ConnectionReset;
@@ -104,7 +110,7 @@ impl Machine {
             && !self.receive.shut
             && self.lend.is_own()
             && self.tls.failure().is_none()
-            && self.outcome.send_failure.is_none()
+            && self.outcome.is_untouched()
             && !self.send.is_shut()
     }
 

@@ -6,6 +6,7 @@ use super::outcome::taken;
 use super::state::End;
 use super::{Clock, Machine, Manner};
 use crate::connection::Connection;
+use crate::engine::Buffer;
 
 /// What is taken in ahead of being read; then the peer is held by its window.
 pub(super) const AHEAD: usize = 64 * 1024;
@@ -38,7 +39,7 @@ impl Machine {
     }
 
     /// The rule that admits input: the only one.
-    #[inline]
+    #[inline(always)]
     pub(super) fn admits(&self, limit: usize) -> bool {
         self.receive.is_free() && self.expects_input() && self.tls.ahead() < limit
     }
@@ -64,6 +65,19 @@ impl Machine {
 
     pub(super) fn limit_of_writers(&self) -> usize {
         self.limit().max(AHEAD_OF_WRITERS)
+    }
+
+    /// Something was received, while all is calm.
+    #[inline(always)]
+    pub fn take_in(&mut self, _: ReceiveLease, bytes: Buffer, clock: &impl Clock) {
+        self.receive.lent = false;
+        #[cfg(test)]
+        {
+            self.old_passes_by = self.old_rules.i;
+        }
+        self.tls.feed_buffer(bytes);
+        self.times.received(self.driven, clock);
+        self.stir.input = true;
     }
 
     /// What came of receiving.

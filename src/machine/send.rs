@@ -307,14 +307,20 @@ impl Machine {
             self.drop_output();
         }
         if !self.has_ciphertext() {
-            self.send.drained += 1;
-            self.send.is_last = false;
-            self.stir.drained = true;
-            self.tls.answers_sent();
+            self.note_drained();
         }
         if !self.is_calm() {
             self.look(clock);
         }
+    }
+
+    /// All output has been handed to the stream.
+    #[inline]
+    pub(super) fn note_drained(&mut self) {
+        self.send.drained += 1;
+        self.send.is_last = false;
+        self.stir.drained = true;
+        self.tls.answers_sent();
     }
 
     /// Our direction of the stream has been ended.

@@ -179,6 +179,7 @@ pub(super) trait Drawn: Copy {
     }
 
     /// Whether arrows lead there: for a state that is not kept, but follows from others.
+    #[cfg(any(test, debug_assertions))]
     fn leads_to(self, next: Self) -> bool {
         let (mut reached, mut looked_at) = (vec![self.name()], 0);
         while let Some(&at) = reached.get(looked_at) {
