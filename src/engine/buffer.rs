@@ -87,6 +87,7 @@ impl Buffer {
     }
 
     #[cfg(feature = "rustls")]
+    #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.storage[self.start..self.end]
     }
@@ -216,10 +217,19 @@ impl Buffer {
         }
     }
 
+    #[inline]
     fn make_room(&mut self, n: usize) {
-        if self.storage.len() - self.end >= n {
-            return;
+        if self.storage.is_empty() {
+            if n > 0 {
+                self.storage = take(n);
+            }
+        } else if self.storage.len() - self.end < n {
+            self.make_more_room(n);
         }
+    }
+
+    #[cold]
+    fn make_more_room(&mut self, n: usize) {
         let (len, was_plain) = (self.len(), self.plain.1 > 0);
         if self.storage.len() >= len + n && self.start >= len {
             self.storage.copy_within(self.start..self.end, 0);
@@ -228,10 +238,7 @@ impl Buffer {
             let mut larger = take((len + n).max(if len == 0 { 0 } else { self.storage.len() * 2 }));
             larger[..len].copy_from_slice(self.as_slice());
             self.wipe();
-            let old = std::mem::replace(&mut self.storage, larger);
-            if !old.is_empty() {
-                give_back(old);
-            }
+            give_back(std::mem::replace(&mut self.storage, larger));
         }
         (self.start, self.end) = (0, len);
         if was_plain {
