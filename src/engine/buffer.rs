@@ -116,6 +116,7 @@ impl Buffer {
     }
 
     #[cfg(feature = "rustls")]
+    #[inline]
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
         &mut self.storage[self.start..self.end]
     }
@@ -257,16 +258,17 @@ impl Buffer {
 
     #[inline(always)]
     fn make_room(&mut self, n: usize) {
-        if self.storage.len() - self.end < n {
-            self.grow(n);
+        if self.storage.is_empty() {
+            if n > 0 {
+                self.storage = take(n);
+            }
+        } else if self.storage.len() - self.end < n {
+            self.make_more_room(n);
         }
     }
 
-    fn grow(&mut self, n: usize) {
-        if self.storage.is_empty() {
-            self.storage = take(n);
-            return;
-        }
+    #[cold]
+    fn make_more_room(&mut self, n: usize) {
         let (len, was_plain) = (self.len(), self.plain.1 > 0);
         if self.storage.len() >= len + n && self.start >= len {
             self.storage.copy_within(self.start..self.end, 0);

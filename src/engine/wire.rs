@@ -126,8 +126,16 @@ impl Ends {
         self.admitted > 0
     }
 
+    /// Whether that record calls itself application data, in the version that TLS 1.2 and 1.3 have there.
+    #[cfg(feature = "rustls")]
+    #[inline]
+    pub fn admits_data(&self) -> bool {
+        self.admitted > 0 && self.head == [APPLICATION_DATA, 3, 3]
+    }
+
     /// Takes that back, for a call that must not meet what has come: rustls would tell of a close_notify only once.
     #[cfg(feature = "rustls")]
+    #[inline]
     pub fn withhold(&mut self) {
         self.admitted = 0;
     }
@@ -219,6 +227,7 @@ impl Ends {
 
     /// For a library that works on the input in place: what it may see, which is what it has held and what is admitted.
     #[cfg(feature = "rustls")]
+    #[inline]
     pub fn view(&mut self) -> &mut [u8] {
         let end = self.held + self.admitted;
         &mut self.incoming.as_mut_slice()[..end]
@@ -239,26 +248,31 @@ impl Ends {
 
     /// The library has seen the view, and has no use for the first `n` bytes of it.
     #[cfg(feature = "rustls")]
+    #[inline]
     pub fn seen(&mut self, n: usize) {
         if self.admitted > 0 {
             self.records_received += 1;
+            if self.was_application_data() {
+                self.incoming.becomes_plain();
+            }
         }
         self.held = (self.held + self.admitted).saturating_sub(n);
         self.admitted = 0;
-        if self.was_application_data() {
-            self.incoming.becomes_plain();
+        if n > 0 {
+            self.incoming.consume(n);
         }
-        self.incoming.consume(n);
     }
 
     /// For a library that writes in place: room for `n` bytes, to be followed by [`put`](Ends::put).
     #[cfg(feature = "rustls")]
+    #[inline]
     pub fn room(&mut self, n: usize) -> &mut [u8] {
         self.outgoing.space(n)
     }
 
     /// The first `n` bytes of the room are ciphertext for the peer.
     #[cfg(feature = "rustls")]
+    #[inline]
     pub fn put(&mut self, n: usize) {
         let before = self.outgoing.len();
         self.outgoing.filled(if self.is_mute { 0 } else { n });
@@ -288,19 +302,19 @@ struct Records {
 
 impl Records {
     #[inline]
-    fn count(&mut self, bytes: &[u8]) {
-        match *bytes {
-            // Just one, as libraries write them.
-            [_, _, _, high, low, ref rest @ ..]
-                if self.known == 0 && rest.len() == usize::from(u16::from_be_bytes([high, low])) =>
-            {
-                self.whole += 1;
-            }
-            _ => self.count_pieces(bytes),
+    fn count(&mut self, mut bytes: &[u8]) {
+        // They come whole, for the most part.
+        while let ([_, _, _, high, low, rest @ ..], 0) = (bytes, self.known) {
+            let Some(next) = rest.get(usize::from(u16::from_be_bytes([*high, *low]))..) else { break };
+            self.whole += 1;
+            bytes = next;
+        }
+        if !bytes.is_empty() {
+            self.count_parts(bytes);
         }
     }
 
-    fn count_pieces(&mut self, mut bytes: &[u8]) {
+    fn count_parts(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
             let known = usize::from(self.known);
             if known < HEADER {

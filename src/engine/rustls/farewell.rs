@@ -17,31 +17,31 @@ thread_local! {
     static IS_FAREWELL: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What `encrypt` has rustls encrypt as data is a close_notify. `None`: it can't be said so, in a thread that is ending.
-pub(super) fn say<T>(encrypt: impl FnOnce() -> T) -> Option<T> {
+/// What `encrypt` has rustls encrypt as data is a close_notify.
+pub(super) fn say<T>(encrypt: impl FnOnce() -> T) -> T {
     struct Said;
 
     impl Drop for Said {
         fn drop(&mut self) {
-            let _ = IS_FAREWELL.try_with(|farewell| farewell.set(false));
+            IS_FAREWELL.set(false);
         }
     }
 
-    IS_FAREWELL.try_with(|farewell| farewell.set(true)).ok()?;
+    IS_FAREWELL.set(true);
     let _said = Said;
-    Some(encrypt())
+    encrypt()
 }
 
 /// The library's own, in front of which what it encrypts is looked at.
 pub(super) struct Encrypter(pub Box<dyn MessageEncrypter>);
 
 impl MessageEncrypter for Encrypter {
-    fn encrypt(&mut self, mut message: OutboundPlainMessage<'_>, seq: u64) -> Result<OutboundOpaqueMessage, Error> {
-        let is_data = message.typ == ContentType::ApplicationData;
-        if is_data && IS_FAREWELL.try_with(Cell::get).unwrap_or(false) {
-            message.typ = ContentType::Alert;
+    fn encrypt(&mut self, message: OutboundPlainMessage<'_>, seq: u64) -> Result<OutboundOpaqueMessage, Error> {
+        let is_farewell = IS_FAREWELL.get() && message.typ == ContentType::ApplicationData;
+        match is_farewell {
+            true => self.0.encrypt(OutboundPlainMessage { typ: ContentType::Alert, ..message }, seq),
+            false => self.0.encrypt(message, seq),
         }
-        self.0.encrypt(message, seq)
     }
 
     fn encrypted_payload_len(&self, payload_len: usize) -> usize {

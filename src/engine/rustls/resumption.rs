@@ -150,6 +150,10 @@ impl Resuming {
         self.is_private
     }
 
+    pub fn is_shared(&self) -> bool {
+        self.is_shared
+    }
+
     /// For when the connection is made: that is when rustls asks.
     pub fn offered(&self) -> Notes {
         Notes { resume: self.from.clone(), ..Notes::default() }

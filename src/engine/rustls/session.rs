@@ -16,6 +16,7 @@ use super::verifier::Verifier;
 use super::{farewell, names, suites, words};
 use crate::certificate::Certificate;
 use crate::engine::alert::Report;
+use crate::engine::wire::Ends;
 use crate::engine::{end_point, verdict, Buffer, Resumable, Session, Stop, Wire};
 use crate::error::{Error, ErrorKind};
 use crate::version::Version;
@@ -69,6 +70,10 @@ pub(super) struct RustlsSession<C> {
     /// Of clients.
     resuming: Option<Resuming>,
     handshake_done: bool,
+    /// A record of data needs no look at it before rustls has it, and none at what this thread has noted behind it.
+    is_calm: bool,
+    /// How many tickets of TLS 1.3 have been kept.
+    tickets: u32,
     /// rustls has been told of our close_notify: from then on its debug builds assert that the peer does nothing wrong.
     may_assert: bool,
     /// What a record held beyond the reader's buffer.
@@ -111,6 +116,8 @@ impl<C: Unbuffered> RustlsSession<C> {
             verifier,
             resuming,
             handshake_done: false,
+            is_calm: false,
+            tickets: 0,
             may_assert: false,
             rest: Buffer::for_plaintext(),
             server_name: None,
@@ -121,7 +128,13 @@ impl<C: Unbuffered> RustlsSession<C> {
         }
     }
 
-    fn run(&mut self, wire: &mut Wire, mut goal: Goal<'_>) -> Result<usize, Stop> {
+    /// `first`: what the first step has given, if that is done.
+    fn run(
+        &mut self,
+        wire: &mut Wire,
+        mut goal: Goal<'_>,
+        mut first: Option<Result<Next, rustls::Error>>,
+    ) -> Result<usize, Stop> {
         if !self.handshake_done && !self.is_server {
             self.server_hello.note(wire.news());
         }
@@ -139,9 +152,8 @@ impl<C: Unbuffered> RustlsSession<C> {
             let is_private = self.resuming.as_ref().is_some_and(Resuming::is_private);
             let outcome = match self.handshake_done && !is_private {
                 true => {
-                    let tickets = self.conn.tickets();
-                    let outcome = self.step(wire, &mut goal);
-                    match self.conn.tickets() != tickets {
+                    let outcome = first.take().unwrap_or_else(|| self.step(wire, &mut goal));
+                    match self.conn.tickets() != self.tickets {
                         true => self.keep(Notes { ticket: notes::take_ticket(), ..Notes::default() }),
                         // What rustls has refused is not for the next connection of this thread.
                         false if outcome.is_err() => drop(notes::take_ticket()),
@@ -183,25 +195,39 @@ impl<C: Unbuffered> RustlsSession<C> {
         }
     }
 
+    /// The same for a call that can do without all that comes before and behind a step but with few records.
+    #[inline(always)]
+    fn run_calmly(&mut self, wire: &mut Wire, mut goal: Goal<'_>) -> Result<usize, Stop> {
+        match self.step_within(wire, &mut goal) {
+            Ok(Next::Done(n)) => {
+                if self.resuming.as_ref().is_some_and(Resuming::is_shared) {
+                    self.ready_tickets(wire);
+                }
+                Ok(n)
+            }
+            other => self.run(wire, goal, Some(other)),
+        }
+    }
+
     fn step(&mut self, wire: &mut Wire, goal: &mut Goal<'_>) -> Result<Next, rustls::Error> {
         let sent_before = wire.outgoing.len();
-        let suite = self.conn.state().negotiated_cipher_suite();
+        let next = self.step_within(wire, goal);
+        if !self.handshake_done && self.is_server {
+            self.server_hello.note(&wire.outgoing.as_slice()[sent_before..]);
+        }
+        next
+    }
+
+    #[inline(always)]
+    fn step_within(&mut self, wire: &mut Wire, goal: &mut Goal<'_>) -> Result<Next, rustls::Error> {
+        let wire = &mut **wire;
+        let has_suite_of_ours =
+            matches!(goal, Goal::Close) && self.conn.state().negotiated_cipher_suite().is_some_and(suites::is_ours);
         let Some(UnbufferedStatus { discard, state, .. }) = process(&mut self.conn, wire.view(), self.may_assert)
         else {
             return Err(rustls::Error::General(UNSOUND.to_string()));
         };
         let next = match state {
-            Ok(ConnectionState::EncodeTlsData(data)) => {
-                encode(data, wire);
-                if !self.handshake_done && self.is_server {
-                    self.server_hello.note(&wire.outgoing.as_slice()[sent_before..]);
-                }
-                Ok(Next::Again)
-            }
-            Ok(ConnectionState::TransmitTlsData(data)) => {
-                data.done();
-                Ok(Next::Again)
-            }
             Ok(ConnectionState::ReadTraffic(mut data)) => {
                 let mut done = Next::Again;
                 while let Some(record) = data.next_record() {
@@ -217,14 +243,12 @@ impl<C: Unbuffered> RustlsSession<C> {
                         }
                         _ => 0,
                     };
-                    self.rest.append(&payload[n..]);
+                    if n < payload.len() {
+                        self.rest.append(&payload[n..]);
+                    }
                 }
                 Ok(done)
             }
-            Ok(ConnectionState::PeerClosed) => match goal {
-                Goal::Read(_) => Ok(Next::PeerClosed),
-                _ => Ok(Next::Again),
-            },
             Ok(ConnectionState::WriteTraffic(mut traffic)) => match goal {
                 Goal::Handshake => Ok(Next::Done(0)),
                 Goal::Read(_) => Ok(Next::NeedsInput),
@@ -237,17 +261,28 @@ impl<C: Unbuffered> RustlsSession<C> {
                 }
                 Goal::Close => {
                     const ROOM: usize = 64;
-                    let mut said = None;
-                    if suite.is_some_and(suites::is_ours) {
-                        said = farewell::say(|| fill(wire, ROOM, |out| traffic.encrypt(&farewell::CLOSE_NOTIFY, out)));
-                    }
+                    let said = has_suite_of_ours.then(|| {
+                        farewell::say(|| fill(wire, ROOM, |out| traffic.encrypt(&farewell::CLOSE_NOTIFY, out)))
+                    });
                     // rustls itself says it even when its keys are used up.
                     let said = said.filter(Result::is_ok).unwrap_or_else(|| {
-                        self.may_assert = true;
+                        (self.may_assert, self.is_calm) = (true, false);
                         fill(wire, ROOM, |out| traffic.queue_close_notify(out))
                     });
                     said.map(|()| Next::Done(0))
                 }
+            },
+            Ok(ConnectionState::EncodeTlsData(data)) => {
+                encode(data, wire);
+                Ok(Next::Again)
+            }
+            Ok(ConnectionState::TransmitTlsData(data)) => {
+                data.done();
+                Ok(Next::Again)
+            }
+            Ok(ConnectionState::PeerClosed) => match goal {
+                Goal::Read(_) => Ok(Next::PeerClosed),
+                _ => Ok(Next::Again),
             },
             // Both ends have said close_notify: there is nothing to be had and nothing more to say.
             Ok(ConnectionState::Closed) => match goal {
@@ -336,6 +371,7 @@ impl<C: Unbuffered> RustlsSession<C> {
     }
 
     fn keep(&mut self, notes: Notes) {
+        self.tickets = self.conn.tickets();
         self.server_name = notes.server_name.or(self.server_name.take());
         self.shown = notes.shown.or(self.shown.take());
         self.ocsp_response = notes.ocsp_response.or(self.ocsp_response.take());
@@ -358,6 +394,7 @@ impl<C: Unbuffered> RustlsSession<C> {
                 resuming.forget_ticket();
             }
             resuming.keep(notes.sessions, None);
+            self.tickets = self.conn.tickets();
         }
     }
 
@@ -415,7 +452,7 @@ fn process<'c, 'i, C: Unbuffered>(
 /// Lets rustls write ciphertext, in as much room as it turns out to need.
 #[inline]
 fn fill(
-    wire: &mut Wire,
+    wire: &mut Ends,
     mut room: usize,
     mut write: impl FnMut(&mut [u8]) -> Result<usize, EncryptError>,
 ) -> Result<(), rustls::Error> {
@@ -431,7 +468,7 @@ fn fill(
     }
 }
 
-fn encode<D>(mut data: EncodeTlsData<'_, D>, wire: &mut Wire) {
+fn encode<D>(mut data: EncodeTlsData<'_, D>, wire: &mut Ends) {
     if let Err(EncodeError::InsufficientSize(e)) = data.encode(&mut []) {
         if let Ok(n) = data.encode(wire.room(e.required_size)) {
             wire.put(n);
@@ -500,8 +537,9 @@ fn alert_for(e: &rustls::Error) -> Option<u8> {
 impl<C: Unbuffered> Session for RustlsSession<C> {
     fn handshake(&mut self, wire: &mut Wire) -> Result<(), Stop> {
         if !self.handshake_done {
-            self.run(wire, Goal::Handshake)?;
+            self.run(wire, Goal::Handshake, None)?;
             self.handshake_done = true;
+            self.is_calm = !self.resuming.as_ref().is_some_and(Resuming::is_private);
             let resumed = self.is_resumed() == Some(true);
             if let Some(resuming) = &mut self.resuming {
                 resuming.shaken(resumed);
@@ -511,20 +549,26 @@ impl<C: Unbuffered> Session for RustlsSession<C> {
     }
 
     fn read(&mut self, wire: &mut Wire, buf: &mut [u8]) -> Result<usize, Stop> {
-        match self.rest.is_empty() {
-            true => self.run(wire, Goal::Read(buf)),
-            false => Ok(self.rest.read_into(buf)),
+        if !self.rest.is_empty() {
+            return Ok(self.rest.read_into(buf));
+        }
+        match self.is_calm && wire.admits_data() {
+            true => self.run_calmly(wire, Goal::Read(buf)),
+            false => self.run(wire, Goal::Read(buf), None),
         }
     }
 
     fn write(&mut self, wire: &mut Wire, data: &[u8]) -> Result<usize, Stop> {
         wire.withhold();
-        self.run(wire, Goal::Write(data))
+        match self.is_calm {
+            true => self.run_calmly(wire, Goal::Write(data)),
+            false => self.run(wire, Goal::Write(data), None),
+        }
     }
 
     fn close(&mut self, wire: &mut Wire) -> Result<(), Stop> {
         wire.withhold();
-        self.run(wire, Goal::Close).map(drop)
+        self.run(wire, Goal::Close, None).map(drop)
     }
 
     fn pending(&self) -> usize {

@@ -69,6 +69,13 @@ pub(super) fn again<T>(call: impl FnOnce() -> T) -> T {
     call()
 }
 
+#[cold]
+fn note_ticket(messages: &[u8]) {
+    if let Some(ticket) = Ticket::last(messages) {
+        note(|notes| notes.ticket = Some(ticket));
+    }
+}
+
 /// The library's own, in front of which what it decrypts is looked at.
 pub(super) struct Decrypter {
     inner: Box<dyn MessageDecrypter>,
@@ -88,13 +95,11 @@ impl MessageDecrypter for Decrypter {
             self.again += 1;
             return record.into_tls13_unpadded_message();
         }
-        let plain = self.inner.decrypt(record, seq.wrapping_sub(self.again))?;
-        if plain.typ == ContentType::Handshake {
-            if let Some(ticket) = Ticket::last(plain.payload) {
-                note(|notes| notes.ticket = Some(ticket));
-            }
+        let plain = self.inner.decrypt(record, seq.wrapping_sub(self.again));
+        if let Ok(InboundPlainMessage { typ: ContentType::Handshake, payload, .. }) = &plain {
+            note_ticket(payload);
         }
-        Ok(plain)
+        plain
     }
 }
 
