@@ -22,6 +22,7 @@ use crate::pin::{self, Pin};
 use crate::process::Server;
 use crate::samples::{names, Negotiated, Sample, Samples};
 use crate::servers::{self, Kind};
+use crate::syscalls::{Book, Counter};
 
 /// The server that all are compared with in the last columns.
 const COMMON: &str = "tokio-rustls";
@@ -50,18 +51,7 @@ pub fn run(plan: &Plan) -> io::Result<()> {
     let mut samples = Samples::new("connections", &[("tickets", "")]);
     let mut negotiated = Negotiated::default();
     for (case, resumed) in CASES {
-        let mut servers = Vec::new();
-        for kind in &plan.kinds {
-            let server = Server::start(kind, BUFFER)?;
-            let mut visitors = Visitors::new(server.addr, *resumed)?;
-            match visitors.visit(WARM_UP, plan.at_once)? {
-                warm if *resumed && warm.resumed == 0 => eprintln!("{} resumes nothing", kind.name),
-                warm => {
-                    negotiated.note(kind.name, warm.negotiated);
-                    servers.push((*kind, server, visitors));
-                }
-            }
-        }
+        let mut servers = start(plan, *resumed, &mut negotiated)?;
         for round in 0..plan.rounds {
             eprintln!("{case} handshakes, round {} of {}", round + 1, plan.rounds);
             for (kind, server, visitors) in &mut servers {
@@ -79,6 +69,42 @@ pub fn run(plan: &Plan) -> io::Result<()> {
     samples.print(&names(&plan.kinds), &[COMMON]);
     negotiated.print();
     samples.write(plan.csv)
+}
+
+/// System calls of the server for each connection.
+pub fn count(plan: &Plan, counter: Counter) -> io::Result<()> {
+    pin::set(Pin::Apart);
+    let mut book = Book::new(plan.csv)?;
+    for (case, resumed) in CASES {
+        for (kind, server, mut visitors) in start(plan, *resumed, &mut Negotiated::default())? {
+            eprintln!("{case} with {}", kind.name);
+            let visit = || visitors.visit(plan.visits, plan.at_once);
+            let (counts, visits) = counter.count_of(server.pid(), visit)?;
+            book.add(case, kind, counts, visits.made)?;
+        }
+    }
+    book.print()
+}
+
+/// Those that can do it, warmed up.
+fn start(
+    plan: &Plan,
+    resumed: bool,
+    negotiated: &mut Negotiated,
+) -> io::Result<Vec<(&'static Kind, Server, Visitors)>> {
+    let mut servers = Vec::new();
+    for kind in &plan.kinds {
+        let server = Server::start(kind, BUFFER)?;
+        let mut visitors = Visitors::new(server.addr, resumed)?;
+        match visitors.visit(WARM_UP, plan.at_once)? {
+            warm if resumed && warm.resumed == 0 => eprintln!("{} resumes nothing", kind.name),
+            warm => {
+                negotiated.note(kind.name, warm.negotiated);
+                servers.push((*kind, server, visitors));
+            }
+        }
+    }
+    Ok(servers)
 }
 
 /// Names of cases for `one`.

@@ -1,9 +1,7 @@
 //! Echo servers of one thread under a load from the other processor: requests a second, what each costs the server, and
 //! its system calls.
 
-use std::collections::BTreeMap;
-use std::fs::File;
-use std::io::{self, BufWriter, Write};
+use std::io;
 use std::path::Path;
 use std::time::Duration;
 
@@ -11,10 +9,9 @@ use crate::limits;
 use crate::load::Load;
 use crate::pin::{self, Pin};
 use crate::process::Server;
-use crate::report::Table;
 use crate::samples::{names, Negotiated, Sample, Samples};
 use crate::servers::{self, Kind};
-use crate::syscalls::{self, Counter};
+use crate::syscalls::{Book, Counter};
 
 pub const CONNECTIONS: &[usize] = &[1, 100, 1000];
 const SIZES: &[usize] = &[64, 16 << 10];
@@ -78,37 +75,22 @@ fn at_once(kinds: &[&'static Kind], connections: usize) -> Vec<Vec<&'static Kind
 /// System calls of the server for each request.
 pub fn count(plan: &Plan, counter: Counter) -> io::Result<()> {
     pin::set(Pin::Apart);
-    let mut table = Table::new(&[&["case", "server"], syscalls::HEADS].concat());
-    let mut csv = plan.csv.map(|path| File::create(path).map(BufWriter::new)).transpose()?;
-    if let Some(csv) = &mut csv {
-        writeln!(csv, "case,server,call,count")?;
-    }
-    for connections in plan.connections {
-        let mut servers = start(&plan.kinds, *connections)?;
-        for size in SIZES {
-            let case = case_name(*connections, *size);
-            let mut totals: BTreeMap<&str, f64> = BTreeMap::new();
-            for (kind, server, load) in &mut servers {
-                eprintln!("{case} with {}", kind.name);
-                let (mut counts, flood) = counter.count_of(server.pid(), || load.flood(*size, plan.time))?;
-                counts.values_mut().for_each(|n| *n /= flood.requests as f64);
-                // A call or two that depend on the moment are not the requests'.
-                counts.retain(|_, n| *n >= 0.005);
-                if let Some(csv) = &mut csv {
-                    for (name, n) in &counts {
-                        writeln!(csv, "{case},{},{name},{n:.4}", kind.name)?;
-                    }
+    let mut book = Book::new(plan.csv)?;
+    for wanted in plan.connections {
+        for kinds in at_once(&plan.kinds, *wanted) {
+            let connections = limits::connections(*wanted, kinds.len());
+            let mut servers = start(&kinds, connections)?;
+            for size in SIZES {
+                let case = case_name(connections, *size);
+                for (kind, server, load) in &mut servers {
+                    eprintln!("{case} with {}", kind.name);
+                    let (counts, flood) = counter.count_of(server.pid(), || load.flood(*size, plan.time))?;
+                    book.add(&case, kind, counts, flood.requests)?;
                 }
-                totals.insert(kind.name, counts.values().sum());
-                let raw = kind.raw.and_then(|raw| totals.get(raw)).copied();
-                let mut line = vec![case.clone(), kind.name.to_string()];
-                line.extend(syscalls::cells(&counts, 2, raw));
-                table.push(line);
             }
         }
     }
-    table.print();
-    Ok(())
+    book.print()
 }
 
 /// The number of connections and the size in a case's name.

@@ -4,6 +4,7 @@
 
 #[cfg(feature = "openssl")]
 mod accept;
+mod callgrind;
 mod cases;
 mod certs;
 mod cores;
@@ -73,7 +74,8 @@ struct Args {
     /// What idle time-outs cost a turn of a backend
     #[arg(long, group = "mode")]
     timers: bool,
-    /// Instructions and allocations of a small read and a small write, our own and the engine's; needs valgrind
+    /// Instructions and allocations of a small read, a small write and a new connection, our own and the engine's; needs
+    /// valgrind
     #[arg(long, group = "mode")]
     instructions: bool,
     /// Memory of echo servers for each idle connection
@@ -172,11 +174,16 @@ fn run(args: Args) -> io::Result<()> {
         return run_one(one, args.amount);
     }
     if args.instructions {
+        let wanted = |name: &&str| args.peers.is_empty() || args.peers.iter().any(|peer| peer == name);
         let peers: Vec<&str> = match args.peers.is_empty() {
             true => instructions::PEERS.iter().copied().filter(|name| Peer::names().contains(name)).collect(),
-            false => args.peers.iter().map(String::as_str).collect(),
+            false => Peer::names().into_iter().filter(wanted).collect(),
         };
-        return instructions::run(&peers, args.csv.as_deref());
+        let servers: Vec<&str> = servers::all().iter().map(|kind| kind.name).filter(wanted).collect();
+        if peers.is_empty() && servers.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no peer and no server of these names"));
+        }
+        return instructions::run(&peers, &servers, args.csv.as_deref());
     }
     let cases = match args.cases.is_empty() {
         true => CASES.iter().collect(),
@@ -233,7 +240,8 @@ fn run_servers(args: &Args) -> io::Result<()> {
     #[cfg(feature = "openssl")]
     if args.accept {
         let (visits, at_once) = (if args.quick { 250 } else { 1000 }, args.connections.unwrap_or(32));
-        return accept::run(&accept::Plan { kinds, rounds, visits, at_once, csv });
+        let plan = accept::Plan { kinds, rounds, visits, at_once, csv };
+        return args.syscalls.map_or_else(|| accept::run(&plan), |counter| accept::count(&plan, counter));
     }
     if args.memory {
         return scale::memory(&kinds, args.connections.unwrap_or(2000));
