@@ -10,6 +10,7 @@ mod certs;
 mod cores;
 mod dial;
 mod echo;
+mod ends;
 mod http;
 mod http_load;
 mod instructions;
