@@ -2,14 +2,16 @@
 //! the echo, or as much as was asked for.
 
 use std::io::{self, Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-use tls::{Connector, Stream};
+use socket2::{Domain, Socket, Type};
+
+use crate::dial::{self, Connector, Stream};
 
 pub struct Load {
     connections: Vec<Connection>,
@@ -54,12 +56,10 @@ const PATIENCE: Duration = Duration::from_secs(20);
 
 impl Load {
     /// All connections, one after the other, each warmed up by one echo of 64 bytes.
-    ///
-    /// What native-tls accepts decides for all: TLS 1.2, ECDHE-ECDSA-AES256-GCM-SHA384.
     pub fn open(addr: SocketAddr, connections: usize) -> io::Result<Load> {
         let connector = Connector::new()?;
-        let connections =
-            (0..connections).map(|_| Connection::open(addr, &connector)).collect::<io::Result<Vec<_>>>()?;
+        let open = |i| Connection::open(source(i), addr, &connector);
+        let connections = (0..connections).map(open).collect::<io::Result<Vec<_>>>()?;
         let poll = Poll::new()?;
         for (key, connection) in connections.iter().enumerate() {
             let fd = connection.tls.get_ref().as_raw_fd();
@@ -75,13 +75,18 @@ impl Load {
         })
     }
 
+    /// Version and suite of a connection.
+    pub fn negotiated(&self) -> String {
+        self.connections.first().map_or(String::new(), |connection| dial::negotiated(&connection.tls))
+    }
+
     /// Connections one after the other, each with one echo of 64 bytes, and how long that took.
     pub fn visit(addr: SocketAddr, visits: u64) -> io::Result<Duration> {
         let connector = Connector::new()?;
         let start = Instant::now();
         for _ in 0..visits {
             // What comes of close_notify is not ours to know.
-            tls::close(&mut Connection::open(addr, &connector)?.tls);
+            dial::close(&mut Connection::open(source(0), addr, &connector)?.tls);
         }
         Ok(start.elapsed())
     }
@@ -127,7 +132,7 @@ impl Load {
         Ok(Flood { requests, wall: start.elapsed() })
     }
 
-    /// Each connection asks once in a period, one after the other, for that many periods.
+    /// Each connection asks once in a period, one after the other, in an order without neighbours, for that many periods.
     pub fn trickle(&mut self, size: usize, period: Duration, periods: u64) -> io::Result<Trickle> {
         self.echo(size);
         let n = self.connections.len();
@@ -135,10 +140,11 @@ impl Load {
         let all = n as u64 * periods;
         let start = Instant::now();
         let due = |i: u64| start + Duration::from_secs_f64(period.as_secs_f64() * i as f64 / n as f64);
+        let stride = stride(n as u64);
         let (mut next, mut under_way, mut overdue, mut latencies) = (0, 0, 0, Vec::new());
         while next < all || under_way > 0 {
             while next < all && due(next) <= Instant::now() {
-                let key = (next % n as u64) as usize;
+                let key = (next * stride % n as u64) as usize;
                 if self.connections[key].waits {
                     overdue += 1;
                 } else {
@@ -202,14 +208,40 @@ impl Drop for Load {
     /// With close_notify, so that no server has a failure to report.
     fn drop(&mut self) {
         for connection in &mut self.connections {
-            tls::close(&mut connection.tls);
+            dial::close(&mut connection.tls);
         }
     }
 }
 
+/// Steps of this length come by all of `n` in `n` steps, and by no neighbours.
+fn stride(n: u64) -> u64 {
+    let divisor = |mut a: u64, mut b: u64| {
+        while b > 0 {
+            (a, b) = (b, a % b);
+        }
+        a
+    };
+    (n * 618 / 1000..n).find(|step| divisor(*step, n) == 1).unwrap_or(1)
+}
+
+/// From where the connection of this number comes: an address has ports for some 28,000 to one server.
+fn source(number: usize) -> Option<Ipv4Addr> {
+    const FOR_EACH: usize = 20_000;
+    let more = u8::try_from(number / FOR_EACH).unwrap_or(u8::MAX);
+    (more > 0).then(|| Ipv4Addr::new(127, 0, 1, more))
+}
+
+fn connect(source: Option<Ipv4Addr>, addr: SocketAddr) -> io::Result<TcpStream> {
+    let Some(source) = source else { return TcpStream::connect(addr) };
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.bind(&SocketAddr::from((source, 0)).into())?;
+    socket.connect(&addr.into())?;
+    Ok(socket.into())
+}
+
 impl Connection {
-    fn open(addr: SocketAddr, connector: &Connector) -> io::Result<Connection> {
-        let tcp = TcpStream::connect(addr)?;
+    fn open(source: Option<Ipv4Addr>, addr: SocketAddr, connector: &Connector) -> io::Result<Connection> {
+        let tcp = connect(source, addr)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(PATIENCE))?;
         let mut tls = connector.connect(tcp)?;
@@ -228,127 +260,5 @@ impl Connection {
             }
         }
         Ok(())
-    }
-}
-
-/// Each server has a certificate of its own, which is not what is measured.
-#[cfg(feature = "openssl")]
-mod tls {
-    use std::io;
-    use std::net::TcpStream;
-
-    use openssl::ssl::{SslConnector, SslMethod, SslStream, SslVerifyMode, SslVersion};
-
-    use crate::certs::NAME;
-
-    pub type Stream = SslStream<TcpStream>;
-
-    pub struct Connector(SslConnector);
-
-    impl Connector {
-        pub fn new() -> io::Result<Connector> {
-            let mut builder = SslConnector::builder(SslMethod::tls_client())?;
-            builder.set_verify(SslVerifyMode::NONE);
-            builder.set_max_proto_version(Some(SslVersion::TLS1_2))?;
-            builder.set_cipher_list("ECDHE-ECDSA-AES256-GCM-SHA384")?;
-            // One call for a record, not two.
-            builder.set_read_ahead(true);
-            Ok(Connector(builder.build()))
-        }
-
-        pub fn connect(&self, tcp: TcpStream) -> io::Result<Stream> {
-            self.0.connect(NAME, tcp).map_err(|e| io::Error::other(e.to_string()))
-        }
-    }
-
-    pub fn close(stream: &mut Stream) {
-        let _ = stream.shutdown();
-    }
-}
-
-/// The same where OpenSSL is not to be had.
-#[cfg(not(feature = "openssl"))]
-mod tls {
-    use std::io;
-    use std::net::TcpStream;
-    use std::sync::Arc;
-
-    use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-    use rustls::crypto::{ring, CryptoProvider};
-    use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-    use rustls::{ClientConfig, ClientConnection, DigitallySignedStruct, Error, SignatureScheme, StreamOwned};
-
-    use crate::certs::NAME;
-
-    pub type Stream = StreamOwned<ClientConnection, TcpStream>;
-
-    pub struct Connector(Arc<ClientConfig>);
-
-    impl Connector {
-        pub fn new() -> io::Result<Connector> {
-            let provider = CryptoProvider {
-                cipher_suites: vec![ring::cipher_suite::TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384],
-                ..ring::default_provider()
-            };
-            let config = ClientConfig::builder_with_provider(Arc::new(provider))
-                .with_protocol_versions(&[&rustls::version::TLS12])
-                .map_err(io::Error::other)?
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(Unchecked))
-                .with_no_client_auth();
-            Ok(Connector(Arc::new(config)))
-        }
-
-        pub fn connect(&self, mut tcp: TcpStream) -> io::Result<Stream> {
-            let name = ServerName::try_from(NAME).map_err(io::Error::other)?;
-            let mut tls = ClientConnection::new(self.0.clone(), name).map_err(io::Error::other)?;
-            while tls.is_handshaking() {
-                tls.complete_io(&mut tcp)?;
-            }
-            Ok(StreamOwned::new(tls, tcp))
-        }
-    }
-
-    pub fn close(stream: &mut Stream) {
-        stream.conn.send_close_notify();
-        let _ = stream.conn.write_tls(&mut stream.sock);
-    }
-
-    #[derive(Debug)]
-    struct Unchecked;
-
-    impl ServerCertVerifier for Unchecked {
-        fn verify_server_cert(
-            &self,
-            _: &CertificateDer<'_>,
-            _: &[CertificateDer<'_>],
-            _: &ServerName<'_>,
-            _: &[u8],
-            _: UnixTime,
-        ) -> Result<ServerCertVerified, Error> {
-            Ok(ServerCertVerified::assertion())
-        }
-
-        fn verify_tls12_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn verify_tls13_signature(
-            &self,
-            _: &[u8],
-            _: &CertificateDer<'_>,
-            _: &DigitallySignedStruct,
-        ) -> Result<HandshakeSignatureValid, Error> {
-            Ok(HandshakeSignatureValid::assertion())
-        }
-
-        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-            vec![SignatureScheme::ECDSA_NISTP256_SHA256]
-        }
     }
 }

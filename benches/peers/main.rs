@@ -2,26 +2,38 @@
 //!
 //! `cargo bench -p sslfile-benches -- --help`
 
+#[cfg(feature = "openssl")]
+mod accept;
+mod callgrind;
 mod cases;
 mod certs;
+mod cores;
+mod dial;
 mod echo;
+mod ends;
+mod http;
+mod http_load;
 mod instructions;
+mod limits;
 mod load;
 mod mutex;
 mod ours;
 mod peer;
 mod pin;
 mod plain;
+mod process;
 #[cfg(feature = "native-tls")]
 mod raw_native;
 #[cfg(feature = "openssl")]
 mod raw_openssl;
 mod raw_rustls;
 mod report;
+mod samples;
 mod scale;
 mod servers;
 mod syscalls;
 mod terminators;
+mod timers;
 
 use std::env;
 use std::io;
@@ -50,7 +62,21 @@ struct Args {
     /// Echo servers of one thread on 1, 100 and 1,000 connections; with --syscalls: their calls
     #[arg(long, group = "mode")]
     echo: bool,
-    /// Instructions and allocations of a small read and a small write, our own and the engine's; needs valgrind
+    /// New connections a second, with full and with resumed handshakes
+    #[cfg(feature = "openssl")]
+    #[arg(long, group = "mode")]
+    accept: bool,
+    /// HTTP/1.1 servers with connections that stay open, and nginx, if it is installed; needs wrk
+    #[arg(long, group = "mode")]
+    http: bool,
+    /// A backend on each processor beside one for all, and what a moved connection costs
+    #[arg(long, group = "mode")]
+    cores: bool,
+    /// What idle time-outs cost a turn of a backend
+    #[arg(long, group = "mode")]
+    timers: bool,
+    /// Instructions and allocations of a small read, a small write and a new connection, our own and the engine's; needs
+    /// valgrind
     #[arg(long, group = "mode")]
     instructions: bool,
     /// Memory of echo servers for each idle connection
@@ -62,7 +88,9 @@ struct Args {
     /// The example `terminator` beside stunnel and hitch, as far as they are installed
     #[arg(long, group = "mode")]
     terminators: bool,
-    /// How many connections; for --memory [default: 2000], --scale [default: 10000], --terminators [default: 1000]
+    /// How many connections; for --echo [default: 1, 100 and 1000], --accept, at once [default: 32], --http [default: 64],
+    /// --memory [default: 2000], --scale [default: 10000], --terminators [default: 1000], --cores [default: 100], and timers for
+    /// --timers [default: 1000, 10000 and 100000]
     #[arg(long, requires = "mode")]
     connections: Option<usize>,
     /// Cases to measure, separated by commas [default: all]
@@ -89,11 +117,11 @@ struct Args {
     /// How much, in bytes, trips, handshakes or, for echo servers, milliseconds; goes with --one
     #[arg(long, requires = "one")]
     amount: Option<u64>,
-    /// The process of an echo server
+    /// A server's process
     #[arg(long, hide = true)]
     serve: Option<String>,
     #[arg(long, hide = true, requires = "serve", default_value_t = 1024)]
-    buffer: usize,
+    parameter: usize,
     /// Names of peers and cases
     #[arg(long)]
     list: bool,
@@ -120,32 +148,43 @@ fn main() -> ExitCode {
 }
 
 fn run(args: Args) -> io::Result<()> {
-    raise_descriptor_limit();
+    limits::raise();
     if let Some(pin) = args.pin {
         pin::override_all(pin);
     }
     if args.list {
         println!("peers: {}", Peer::names().join(" "));
         println!("cases: {}", CASES.iter().map(|case| case.name).collect::<Vec<_>>().join(" "));
-        println!("echo servers: {}", Kind::all().iter().map(|kind| kind.name).collect::<Vec<_>>().join(" "));
+        let names = |kinds: Vec<&'static Kind>| kinds.iter().map(|kind| kind.name).collect::<Vec<_>>().join(" ");
+        println!("echo servers: {}", names(servers::all()));
+        println!("HTTP servers: nginx {}", names(http::kinds()));
+        println!("servers on several processors: {}", names(cores::kinds()));
         return Ok(());
     }
     if let Some(name) = &args.serve {
-        let kind = if *name == servers::PLAIN.name { &servers::PLAIN } else { Kind::find(name)? };
-        return servers::serve(kind, args.buffer);
+        return process::serve(servers::find(name)?, args.parameter);
     }
-    if args.echo || args.memory || args.scale || args.terminators {
+    if args.timers {
+        let counts = args.connections.map_or(vec![1_000, 10_000, 100_000], |one| vec![one]);
+        return timers::run(&counts, if args.quick { 5_000 } else { 50_000 });
+    }
+    if args.of_servers() {
         return run_servers(&args);
     }
     if let Some(one) = &args.one {
         return run_one(one, args.amount);
     }
     if args.instructions {
+        let wanted = |name: &&str| args.peers.is_empty() || args.peers.iter().any(|peer| peer == name);
         let peers: Vec<&str> = match args.peers.is_empty() {
             true => instructions::PEERS.iter().copied().filter(|name| Peer::names().contains(name)).collect(),
-            false => args.peers.iter().map(String::as_str).collect(),
+            false => Peer::names().into_iter().filter(wanted).collect(),
         };
-        return instructions::run(&peers, args.csv.as_deref());
+        let servers: Vec<&str> = servers::all().iter().map(|kind| kind.name).filter(wanted).collect();
+        if peers.is_empty() && servers.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, "no peer and no server of these names"));
+        }
+        return instructions::run(&peers, &servers, args.csv.as_deref());
     }
     let cases = match args.cases.is_empty() {
         true => CASES.iter().collect(),
@@ -167,31 +206,52 @@ fn run(args: Args) -> io::Result<()> {
     }
 }
 
+impl Args {
+    /// Whether the mode is one about servers.
+    fn of_servers(&self) -> bool {
+        #[cfg(feature = "openssl")]
+        if self.accept {
+            return true;
+        }
+        self.echo || self.memory || self.scale || self.terminators || self.http || self.cores
+    }
+}
+
 /// The modes about servers.
 fn run_servers(args: &Args) -> io::Result<()> {
-    let find = |names: &[String]| names.iter().map(|name| Kind::find(name)).collect::<io::Result<Vec<_>>>();
-    let kinds = match args.peers.is_empty() {
-        true => Kind::all(),
-        false => find(&args.peers)?,
-    };
+    let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 9 }).max(1);
+    let time = Duration::from_millis(if args.quick { 150 } else { 400 });
+    let csv = args.csv.as_deref();
+    if args.terminators {
+        let visits = if args.quick { 300 } else { 1000 };
+        let idle = args.connections.unwrap_or(1000);
+        return terminators::run(&terminators::Plan { rounds, time: time * 2, visits, idle });
+    }
+    if args.http {
+        let connections = args.connections.unwrap_or(64);
+        let seconds = if args.quick { 1 } else { 2 };
+        return http_load::run(&http_load::Plan { servers: &args.peers, connections, rounds, seconds, csv });
+    }
+    if args.cores {
+        let kinds = servers::chosen(cores::kinds(), &args.peers)?;
+        let connections = args.connections.unwrap_or(100);
+        return cores::run(&cores::Plan { kinds, connections, rounds, time, csv });
+    }
+    let kinds = servers::chosen(servers::all(), &args.peers)?;
+    #[cfg(feature = "openssl")]
+    if args.accept {
+        let (visits, at_once) = (if args.quick { 250 } else { 1000 }, args.connections.unwrap_or(32));
+        let plan = accept::Plan { kinds, rounds, visits, at_once, csv };
+        return args.syscalls.map_or_else(|| accept::run(&plan), |counter| accept::count(&plan, counter));
+    }
     if args.memory {
         return scale::memory(&kinds, args.connections.unwrap_or(2000));
     }
     if args.scale {
-        return scale::scale(&kinds, args.connections.unwrap_or(10_000), Duration::from_secs(5), 4);
+        return scale::scale(&kinds, args.connections.unwrap_or(10_000), Duration::from_secs(10), 3);
     }
-    let rounds = args.rounds.unwrap_or(if args.quick { 3 } else { 9 }).max(1);
-    let time = Duration::from_millis(if args.quick { 150 } else { 400 });
-    let plan = echo::Plan { kinds, rounds, time, csv: args.csv.as_deref() };
-    if args.terminators {
-        let idle = args.connections.unwrap_or(1000);
-        return terminators::run(&terminators::Plan {
-            rounds,
-            time: time * 2,
-            visits: if args.quick { 300 } else { 1000 },
-            idle,
-        });
-    }
+    let connections = args.connections.map_or(echo::CONNECTIONS.to_vec(), |one| vec![one]);
+    let plan = echo::Plan { kinds, connections: &connections, rounds, time, csv };
     match args.syscalls {
         Some(counter) => echo::count(&plan, counter),
         None => echo::run(&plan),
@@ -243,6 +303,10 @@ fn run_one(one: &str, amount: Option<u64>) -> io::Result<()> {
     if let Some((connections, size)) = echo::parse(case) {
         return echo::one(peer, connections, size, Duration::from_millis(amount.unwrap_or(3000)));
     }
+    #[cfg(feature = "openssl")]
+    if let Some(resumed) = accept::parse(case) {
+        return accept::one(peer, resumed, amount.unwrap_or(1000));
+    }
     let (peer, case) = (Peer::new(peer)?, Case::find(case)?);
     let amount = amount.unwrap_or(case.amount);
     match case.run(&peer, amount)? {
@@ -269,7 +333,12 @@ fn smoke() -> io::Result<()> {
     // Servers are measured with what Linux tells of them.
     if cfg!(target_os = "linux") {
         echo::smoke()?;
-        let kinds = Kind::all();
+        #[cfg(feature = "openssl")]
+        accept::smoke()?;
+        http_load::smoke()?;
+        cores::smoke()?;
+        timers::run(&[10, 30], 20)?;
+        let kinds = servers::all();
         scale::memory(&kinds, 5)?;
         scale::scale(&kinds, 5, Duration::from_millis(50), 2)?;
     }
@@ -282,15 +351,5 @@ fn leave_package_folder() -> io::Result<()> {
     match env::var_os("CARGO_MANIFEST_DIR") {
         Some(package) => env::set_current_dir(PathBuf::from(package).join("..")),
         None => Ok(()),
-    }
-}
-
-/// Each handshake of a case has its two sockets from the beginning.
-fn raise_descriptor_limit() {
-    use rustix::process::{getrlimit, setrlimit, Resource};
-    let mut limit = getrlimit(Resource::Nofile);
-    limit.current = limit.maximum;
-    if let Err(e) = setrlimit(Resource::Nofile, limit) {
-        eprintln!("cannot raise the limit on open files: {e}");
     }
 }

@@ -8,11 +8,12 @@ use sslfile::{Certificate, Context, ContextBuilder, Engine, Identity, SslFile, S
 
 use crate::certs::{certs, NAME};
 use crate::peer::{End, Library, Reader, Role, Writer};
+use crate::pin;
 
 /// `busy_poll` is the option of that name, for both ends.
 pub fn library(engine: Engine, busy_poll: Duration) -> io::Result<Library> {
-    // Made before a thread is bound to a processor, so that it sees them all.
-    let options = SslFile::options().busy_poll(busy_poll);
+    // As in a program that binds its threads first: it must not take the one processor for all there are.
+    let options = pin::bound(|| SslFile::options().busy_poll(busy_poll));
     let role = |client, resumption| -> io::Result<Box<dyn Role>> {
         let options = if client { options.clone().client(NAME) } else { options.clone().server() };
         Ok(Box::new(Ours { context: context(engine, client, resumption)?, options }))
@@ -23,6 +24,16 @@ pub fn library(engine: Engine, busy_poll: Duration) -> io::Result<Library> {
         _ => Some((role(true, true)?, role(false, true)?)),
     };
     Ok(Library { client: role(true, false)?, server: role(false, false)?, resuming })
+}
+
+/// What a server of another kind speaks with: the suite that all are measured with.
+pub fn server(engine: Engine, resumption: bool) -> io::Result<Context> {
+    context(engine, false, resumption)
+}
+
+/// The same for a client that resumes nothing.
+pub fn client(engine: Engine) -> io::Result<Context> {
+    context(engine, true, false)
 }
 
 struct Ours {

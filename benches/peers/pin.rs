@@ -54,6 +54,25 @@ pub fn server_process(pid: Pid) {
     place_server(Some(pid));
 }
 
+/// The calling thread has the `n`th processor.
+pub fn to(n: usize) {
+    processors::run_on(n, None);
+}
+
+/// What a thread says that is bound to a processor.
+pub fn bound<T: Send>(f: impl FnOnce() -> T + Send) -> T {
+    let work = || {
+        to(0);
+        f()
+    };
+    thread::scope(|scope| scope.spawn(work).join().unwrap_or_else(|panic| resume_unwind(panic)))
+}
+
+/// How many there are for this process.
+pub fn processors() -> usize {
+    processors::count()
+}
+
 /// Starts a process that may run everywhere, and will say itself where.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
     let spawn = || {
@@ -89,6 +108,10 @@ mod processors {
         let _ = sched_setaffinity(thread, allowed());
     }
 
+    pub fn count() -> usize {
+        (0..CpuSet::MAX_CPU).filter(|cpu| allowed().is_set(*cpu)).count().max(1)
+    }
+
     /// The `n`th of them; the last if there are fewer.
     pub fn run_on(n: usize, thread: Option<Pid>) {
         let all = (0..CpuSet::MAX_CPU).filter(|cpu| allowed().is_set(*cpu));
@@ -106,4 +129,8 @@ mod processors {
 
     pub fn run_on_any(_: Option<Pid>) {}
     pub fn run_on(_: usize, _: Option<Pid>) {}
+
+    pub fn count() -> usize {
+        std::thread::available_parallelism().map_or(1, usize::from)
+    }
 }

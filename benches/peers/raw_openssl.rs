@@ -2,12 +2,13 @@
 
 use std::io;
 use std::net::TcpStream;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use openssl::pkey::PKey;
 use openssl::ssl::{
-    HandshakeError, ShutdownResult, SslAcceptor, SslConnector, SslContextBuilder, SslMethod, SslSession,
-    SslSessionCacheMode, SslStream, SslVersion,
+    HandshakeError, ShutdownResult, Ssl, SslAcceptor, SslAcceptorBuilder, SslConnector, SslContextBuilder, SslMethod,
+    SslSession, SslSessionCacheMode, SslStream, SslVersion,
 };
 use openssl::x509::store::X509StoreBuilder;
 use openssl::x509::X509;
@@ -43,14 +44,34 @@ fn connector() -> io::Result<openssl::ssl::SslConnectorBuilder> {
     Ok(builder)
 }
 
-fn acceptor() -> io::Result<SslAcceptor> {
-    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
+pub fn acceptor() -> io::Result<SslAcceptor> {
+    let mut builder = with_identity()?;
     pin(&mut builder)?;
+    Ok(builder.build())
+}
+
+/// A server that leaves version and suite to its client.
+pub fn any_suite() -> io::Result<SslAcceptor> {
+    Ok(with_identity()?.build())
+}
+
+/// With tokio.
+pub async fn accept(
+    acceptor: &SslAcceptor,
+    tcp: tokio::net::TcpStream,
+) -> io::Result<tokio_openssl::SslStream<tokio::net::TcpStream>> {
+    let mut tls = tokio_openssl::SslStream::new(Ssl::new(acceptor.context())?, tcp)?;
+    Pin::new(&mut tls).accept().await.map_err(io::Error::other)?;
+    Ok(tls)
+}
+
+fn with_identity() -> io::Result<SslAcceptorBuilder> {
+    let mut builder = SslAcceptor::mozilla_intermediate_v5(SslMethod::tls_server())?;
     let leaf = X509::from_pem(certs().leaf.as_bytes())?;
     builder.set_certificate(&leaf)?;
     let key = PKey::private_key_from_pem(certs().key.as_bytes())?;
     builder.set_private_key(&key)?;
-    Ok(builder.build())
+    Ok(builder)
 }
 
 /// The suite that all are measured with.

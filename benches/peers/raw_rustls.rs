@@ -50,7 +50,7 @@ fn client_config(resumption: Resumption) -> io::Result<Arc<ClientConfig>> {
     Ok(Arc::new(config))
 }
 
-fn server_config() -> io::Result<Arc<ServerConfig>> {
+pub fn server_config() -> io::Result<Arc<ServerConfig>> {
     with_identity(
         ServerConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&rustls::version::TLS13])

@@ -4,10 +4,12 @@ use std::io;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::limits;
 use crate::load::Load;
 use crate::pin::{self, Pin};
+use crate::process::Server;
 use crate::report::{quantile, Table};
-use crate::servers::{Kind, Server};
+use crate::servers::Kind;
 
 /// The buffer of those servers that need one for each connection.
 const BUFFER: usize = 1 << 10;
@@ -17,6 +19,7 @@ pub fn memory(kinds: &[&'static Kind], connections: usize) -> io::Result<()> {
     // What a server needs anyway is in use before the first look.
     const FIRST: usize = 20;
     pin::set(Pin::Apart);
+    let connections = limits::connections(connections + FIRST, 1) - FIRST;
     let mut table = Table::new(&["connections", "server", "after 64 B", "after 16 KiB"]);
     for kind in kinds {
         eprintln!("{}", kind.name);
@@ -41,6 +44,7 @@ pub fn memory(kinds: &[&'static Kind], connections: usize) -> io::Result<()> {
 /// echoes a second, to compare with.
 pub fn scale(kinds: &[&'static Kind], connections: usize, period: Duration, periods: u64) -> io::Result<()> {
     pin::set(Pin::Apart);
+    let connections = limits::connections(connections, 1);
     let mut table = Table::new(&[
         "connections",
         "server",
@@ -73,7 +77,8 @@ pub fn scale(kinds: &[&'static Kind], connections: usize, period: Duration, peri
         // The last sleep of the work begins after the last echo.
         thread::sleep(Duration::from_millis(100));
         let idle = server.usage()?.sleeps;
-        thread::sleep(IDLE);
+        let left_alone = IDLE.min(period * 4);
+        thread::sleep(left_alone);
         let idle = server.usage()?.sleeps - idle;
         let echoes = trickle.latencies.len();
         let cpu = (after.cpu - before.cpu).as_secs_f64() / echoes as f64;
@@ -97,7 +102,7 @@ pub fn scale(kinds: &[&'static Kind], connections: usize, period: Duration, peri
             format!("{:.1} µs", few * 1e6),
             format!("{:.2}", cpu / few),
             format!("{:.2}", (after.sleeps - before.sleeps) as f64 / echoes as f64),
-            format!("{idle} in {IDLE:?}"),
+            format!("{idle} in {left_alone:?}"),
         ]);
         if trickle.fewest == 0 {
             table.print();
@@ -121,5 +126,5 @@ fn cpu_of_few(server: &Server, connections: usize, period: Duration) -> io::Resu
 /// How many connections the others are compared with.
 const FEW: usize = 100;
 
-/// How long a server is left alone.
+/// How long a server is left alone, unless periods are short.
 const IDLE: Duration = Duration::from_secs(2);

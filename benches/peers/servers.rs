@@ -1,163 +1,103 @@
-//! Echo servers of one thread, each in a process of its own: this program again, with `--serve`.
+//! Echo servers of one thread.
 
-use std::fs;
 use std::future::Future;
-use std::io::{self, BufRead, BufReader, Read, Write};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
-use std::process::{Child, Command, Stdio};
+use std::io;
+use std::net::TcpListener;
 use std::sync::Arc;
-use std::thread;
-use std::time::Duration;
 
 use sslfile::{Backend, Context, Engine, Identity, SslListener};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
 use crate::certs::certs;
 use crate::load::REQUEST;
-use crate::pin::{self, Pin};
 #[cfg(feature = "native-tls")]
 use crate::raw_native;
-use crate::raw_rustls;
+#[cfg(feature = "openssl")]
+use crate::raw_openssl;
+use crate::{cores, http, pin, raw_rustls};
 
-/// A kind of server. It serves for ever, and a connection's buffer, where it needs one, has the given size.
+/// A kind of server. It serves for ever. For what it is started with a number, which for echo servers is the size of a
+/// connection's buffer, where they need one.
 pub struct Kind {
     pub name: &'static str,
     /// The one it is compared with: of the same TLS library.
     pub raw: Option<&'static str>,
-    serve: fn(TcpListener, usize) -> io::Result<()>,
     engine: Option<Engine>,
+    serve: fn(TcpListener, usize) -> io::Result<()>,
 }
 
 /// Those that are compared stand side by side.
 const KINDS: &[Kind] = &[
     #[cfg(feature = "native-tls")]
-    Kind { name: "tokio-native-tls", raw: None, serve: tokio_native_tls, engine: None },
-    Kind {
-        name: "ours-native",
-        raw: Some("tokio-native-tls"),
-        serve: |listener, _| ours(listener, Engine::Native),
-        engine: Some(Engine::Native),
-    },
-    Kind {
-        name: "ours-openssl",
-        raw: Some("tokio-native-tls"),
-        serve: |listener, _| ours(listener, Engine::OpenSsl),
-        engine: Some(Engine::OpenSsl),
-    },
-    Kind { name: "tokio-rustls", raw: None, serve: tokio_rustls, engine: None },
-    Kind {
-        name: "ours-rustls",
-        raw: Some("tokio-rustls"),
-        serve: |listener, _| ours(listener, Engine::Rustls),
-        engine: Some(Engine::Rustls),
-    },
+    Kind::peer("tokio-native-tls", tokio_native_tls),
+    Kind::ours("ours-native", "tokio-native-tls", Engine::Native, |listener, _| ours(listener, Engine::Native)),
+    #[cfg(feature = "openssl")]
+    Kind::peer("tokio-openssl", tokio_openssl),
+    Kind::ours("ours-openssl", "tokio-openssl", Engine::OpenSsl, |listener, _| ours(listener, Engine::OpenSsl)),
+    Kind::peer("tokio-rustls", tokio_rustls),
+    Kind::ours("ours-rustls", "tokio-rustls", Engine::Rustls, |listener, _| ours(listener, Engine::Rustls)),
 ];
 
 /// No TLS at all: what TLS terminators stand in front of.
-pub const PLAIN: Kind = Kind { name: "plain", raw: None, serve: plain, engine: None };
+pub const PLAIN: &Kind = &Kind::peer("plain", plain);
 
 impl Kind {
-    /// All that were built, in the order in which they are measured.
-    pub fn all() -> Vec<&'static Kind> {
-        KINDS.iter().filter(|kind| kind.engine.is_none_or(Engine::is_available)).collect()
+    pub const fn peer(name: &'static str, serve: fn(TcpListener, usize) -> io::Result<()>) -> Kind {
+        Kind { name, raw: None, engine: None, serve }
     }
 
-    pub fn find(name: &str) -> io::Result<&'static Kind> {
-        Kind::all().into_iter().find(|kind| kind.name == name).ok_or_else(|| {
-            let names: Vec<_> = Kind::all().iter().map(|kind| kind.name).collect();
-            let text = format!("no server {name:?}; there are {}", names.join(", "));
+    pub const fn ours(
+        name: &'static str,
+        raw: &'static str,
+        engine: Engine,
+        serve: fn(TcpListener, usize) -> io::Result<()>,
+    ) -> Kind {
+        Kind { name, raw: Some(raw), engine: Some(engine), serve }
+    }
+
+    pub fn serve(&self, listener: TcpListener, parameter: usize) -> io::Result<()> {
+        (self.serve)(listener, parameter)
+    }
+
+    /// The name of those that it is compared with.
+    pub fn family(&self) -> &'static str {
+        self.raw.unwrap_or(self.name)
+    }
+}
+
+/// All echo servers that were built, in the order in which they are measured.
+pub fn all() -> Vec<&'static Kind> {
+    built(KINDS)
+}
+
+pub fn built(kinds: &'static [Kind]) -> Vec<&'static Kind> {
+    kinds.iter().filter(|kind| kind.engine.is_none_or(Engine::is_available)).collect()
+}
+
+/// Those with these names; all if there is no name.
+pub fn chosen(kinds: Vec<&'static Kind>, names: &[String]) -> io::Result<Vec<&'static Kind>> {
+    let find = |name: &String| {
+        kinds.iter().copied().find(|kind| kind.name == *name).ok_or_else(|| {
+            let all: Vec<_> = kinds.iter().map(|kind| kind.name).collect();
+            let text = format!("no server {name:?}; there are {}", all.join(", "));
             io::Error::new(io::ErrorKind::InvalidInput, text)
         })
-    }
-}
-
-/// A server's process, which ends with this.
-pub struct Server {
-    pub addr: SocketAddr,
-    child: Child,
-}
-
-/// What a server has used up to now.
-#[derive(Clone, Copy)]
-pub struct Usage {
-    /// Processor time of the serving thread, in the kernel and outside.
-    pub cpu: Duration,
-    /// How often that thread went to sleep.
-    pub sleeps: u64,
-    /// Memory of the process, in bytes.
-    pub resident: u64,
-}
-
-impl Server {
-    pub fn start(kind: &Kind, buffer: usize) -> io::Result<Server> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.args(["--serve", kind.name, "--buffer", &buffer.to_string()]);
-        let mut child = pin::spawn(command.stdin(Stdio::piped()).stdout(Stdio::piped()))?;
-        let mut line = String::new();
-        if let Some(out) = child.stdout.take() {
-            BufReader::new(out).read_line(&mut line)?;
-        }
-        match line.trim().parse() {
-            Ok(addr) => Ok(Server { addr, child }),
-            Err(_) => {
-                child.wait()?;
-                Err(io::Error::other(format!("{} did not start", kind.name)))
-            }
-        }
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
-    pub fn usage(&self) -> io::Result<Usage> {
-        usage(self.pid())
-    }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-/// Of a process whose main thread does the work. Linux tells.
-pub fn usage(pid: u32) -> io::Result<Usage> {
-    let field = |text: &str, name: &str| -> io::Result<u64> {
-        let line = text.lines().find_map(|line| line.strip_prefix(name));
-        let number = line.and_then(|rest| rest.split_whitespace().next()).and_then(|word| word.parse().ok());
-        number.ok_or_else(|| io::Error::other(format!("/proc does not tell {name:?}")))
     };
-    let schedule = fs::read_to_string(format!("/proc/{pid}/task/{pid}/schedstat"))?;
-    let thread = fs::read_to_string(format!("/proc/{pid}/task/{pid}/status"))?;
-    let process = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    Ok(Usage {
-        cpu: Duration::from_nanos(field(&schedule, "")?),
-        sleeps: field(&thread, "voluntary_ctxt_switches:")?,
-        resident: field(&process, "VmRSS:")? * 1024,
-    })
+    match names.is_empty() {
+        true => Ok(kinds),
+        false => names.iter().map(find).collect(),
+    }
 }
 
-/// The server's process: says where it listens, and ends when its standard input does.
-pub fn serve(kind: &Kind, buffer: usize) -> io::Result<()> {
-    pin::set(Pin::Apart);
-    thread::spawn(|| {
-        let _ = io::stdin().read_to_end(&mut Vec::new());
-        std::process::exit(0);
-    });
-    pin::server();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
-    println!("{}", listener.local_addr()?);
-    io::stdout().flush()?;
-    (kind.serve)(listener, buffer)
+/// Of whatever sort.
+pub fn find(name: &str) -> io::Result<&'static Kind> {
+    let all = [all(), vec![PLAIN], http::kinds(), cores::kinds()].concat();
+    chosen(all, &[name.to_string()]).map(|found| found[0])
 }
 
 fn ours(listener: TcpListener, engine: Engine) -> io::Result<()> {
-    let identity = Identity::from_pem(certs().leaf.as_bytes(), certs().key.as_bytes())?;
-    let context = Context::builder().engine(engine).identity(identity).build()?;
     let backend = Backend::new()?;
-    let listener = SslListener::from_tcp(listener, &context)?;
+    let listener = SslListener::from_tcp(listener, &context(engine)?)?;
     listener.set_accept_callback(&backend, |file, _| {
         // A client that has gone already is its own affair.
         let _ = file.set_nodelay(true);
@@ -169,6 +109,12 @@ fn ours(listener: TcpListener, engine: Engine) -> io::Result<()> {
         file.keep();
     })?;
     backend.run()
+}
+
+/// A server that leaves version and suite to its client.
+pub fn context(engine: Engine) -> io::Result<Context> {
+    let identity = Identity::from_pem(certs().leaf.as_bytes(), certs().key.as_bytes())?;
+    Context::builder().engine(engine).identity(identity).build()
 }
 
 fn plain(listener: TcpListener, _: usize) -> io::Result<()> {
@@ -187,6 +133,15 @@ fn tokio_native_tls(listener: TcpListener, buffer: usize) -> io::Result<()> {
     })
 }
 
+#[cfg(feature = "openssl")]
+fn tokio_openssl(listener: TcpListener, buffer: usize) -> io::Result<()> {
+    let acceptor = raw_openssl::any_suite()?;
+    tokio_server(listener, move |tcp| {
+        let acceptor = acceptor.clone();
+        async move { echo(raw_openssl::accept(&acceptor, tcp).await?, buffer).await }
+    })
+}
+
 fn tokio_rustls(listener: TcpListener, buffer: usize) -> io::Result<()> {
     let acceptor = tokio_rustls::TlsAcceptor::from(raw_rustls::any_suite()?);
     tokio_server(listener, move |tcp| {
@@ -195,7 +150,8 @@ fn tokio_rustls(listener: TcpListener, buffer: usize) -> io::Result<()> {
     })
 }
 
-fn tokio_server<F>(listener: TcpListener, serve: impl Fn(tokio::net::TcpStream) -> F) -> io::Result<()>
+/// A task for each connection, in one thread.
+pub fn tokio_server<F>(listener: TcpListener, serve: impl Fn(tokio::net::TcpStream) -> F) -> io::Result<()>
 where
     F: Future<Output = io::Result<()>> + Send + 'static,
 {

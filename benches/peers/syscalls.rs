@@ -13,6 +13,7 @@ use rustix::process::{kill_process, Pid, Signal};
 use crate::cases::Case;
 use crate::peer::Peer;
 use crate::report::{median, Table};
+use crate::servers::Kind;
 
 /// By name.
 pub type Counts = BTreeMap<String, f64>;
@@ -64,10 +65,10 @@ pub fn run(
 }
 
 /// The heads of `cells`.
-pub const HEADS: &[&str] = &["all", "recv", "send", "poll", "futex", "others", "to own raw", "which others"];
+const HEADS: &[&str] = &["all", "recv", "send", "poll", "futex", "others", "to own raw", "which others"];
 
 /// Counts as a part of a table's line. `raw`: all of the raw stream's.
-pub fn cells(counts: &Counts, decimals: usize, raw: Option<f64>) -> Vec<String> {
+fn cells(counts: &Counts, decimals: usize, raw: Option<f64>) -> Vec<String> {
     let text = |n: f64| format!("{n:.decimals$}");
     let sum = |class: &str| -> f64 {
         counts.iter().filter(|(name, _)| class_of(name) == class).map(|(_, n)| n).fold(0.0, |a, n| a + n)
@@ -83,6 +84,46 @@ pub fn cells(counts: &Counts, decimals: usize, raw: Option<f64>) -> Vec<String> 
         .collect();
     cells.push(others.join(", "));
     cells
+}
+
+/// What servers were counted to call for each request.
+pub struct Book {
+    table: Table,
+    csv: Option<BufWriter<File>>,
+    /// All calls of a server in a case.
+    totals: BTreeMap<(String, &'static str), f64>,
+}
+
+impl Book {
+    pub fn new(csv: Option<&Path>) -> io::Result<Book> {
+        let mut csv = csv.map(|path| File::create(path).map(BufWriter::new)).transpose()?;
+        if let Some(csv) = &mut csv {
+            writeln!(csv, "case,server,call,count")?;
+        }
+        Ok(Book { table: Table::new(&[&["case", "server"], HEADS].concat()), csv, totals: BTreeMap::new() })
+    }
+
+    pub fn add(&mut self, case: &str, kind: &Kind, mut counts: Counts, requests: u64) -> io::Result<()> {
+        counts.values_mut().for_each(|n| *n /= requests as f64);
+        // A call or two that depend on the moment are not the requests'.
+        counts.retain(|_, n| *n >= 0.005);
+        if let Some(csv) = &mut self.csv {
+            for (name, n) in &counts {
+                writeln!(csv, "{case},{},{name},{n:.4}", kind.name)?;
+            }
+        }
+        self.totals.insert((case.to_string(), kind.name), counts.values().sum());
+        let raw = kind.raw.and_then(|raw| self.totals.get(&(case.to_string(), raw))).copied();
+        let mut line = vec![case.to_string(), kind.name.to_string()];
+        line.extend(cells(&counts, 2, raw));
+        self.table.push(line);
+        Ok(())
+    }
+
+    pub fn print(mut self) -> io::Result<()> {
+        self.table.print();
+        self.csv.as_mut().map_or(Ok(()), Write::flush)
+    }
 }
 
 fn class_of(call: &str) -> &'static str {
@@ -226,7 +267,9 @@ const WATCHED: &[&str] = &[
     "futex",
     "getsockopt",
     "setsockopt",
+    "accept4",
     "getpeername",
+    "getsockname",
     "fcntl",
     "shutdown",
     "close",

@@ -15,8 +15,9 @@ use rustix::process::{geteuid, kill_process, Pid, Signal};
 use crate::certs::certs;
 use crate::load::Load;
 use crate::pin::{self, Pin};
+use crate::process::Server;
 use crate::report::{median, Table};
-use crate::servers::{Server, PLAIN};
+use crate::servers::PLAIN;
 
 /// Connections that ask at once.
 const BUSY: usize = 100;
@@ -42,11 +43,12 @@ struct Figures {
     /// Connections a second and processor seconds for each.
     visits: Vec<(f64, f64)>,
     memory: f64,
+    negotiated: String,
 }
 
 pub fn run(plan: &Plan) -> io::Result<()> {
     pin::set(Pin::Apart);
-    let plain = Server::start(&PLAIN, 16 << 10)?;
+    let plain = Server::start(PLAIN, 16 << 10)?;
     let dir = tempfile::tempdir()?;
     let mut all: Vec<(Terminator, Figures)> = Vec::new();
     for start in [Terminator::ours, Terminator::stunnel, Terminator::hitch] {
@@ -61,6 +63,7 @@ pub fn run(plan: &Plan) -> io::Result<()> {
         let before = terminator.usage()?.resident;
         let load = Load::open(terminator.addr, plan.idle)?;
         figures.memory = terminator.usage()?.resident.saturating_sub(before) as f64 / plan.idle as f64;
+        figures.negotiated = load.negotiated();
         drop((first, load));
     }
     for round in 0..plan.rounds {
@@ -99,6 +102,7 @@ fn print(all: &[(Terminator, Figures)]) {
     let mut table = Table::new(&[
         "terminator",
         "version",
+        "TLS",
         "64 B",
         "CPU",
         "16 KiB",
@@ -115,6 +119,7 @@ fn print(all: &[(Terminator, Figures)]) {
         table.push(vec![
             terminator.name.to_string(),
             terminator.version.clone(),
+            figures.negotiated.clone(),
             format!("{:.0} /s", rate(&figures.small)),
             cpu(&figures.small),
             format!("{:.0} MiB/s", rate(&figures.large) / 64.0),
