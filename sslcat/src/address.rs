@@ -2,19 +2,23 @@
 
 use crate::args::Args;
 use crate::exit::{self, Failure};
+use crate::services;
 
 /// The host is empty for "-l PORT".
 pub fn host_and_port(args: &Args) -> Result<(String, u16), Failure> {
     let address = args.address();
-    let (host, port) = match args.port {
-        Some(port) => (address, Some(port)),
+    let (host, port) = match &args.port {
+        Some(port) => (address, services::port(port)),
         None => match address.rsplit_once(':') {
-            Some((host, port)) => (host, port.parse().ok()),
-            None if args.connection.listen => ("", address.parse().ok()),
+            Some((host, port)) => (host, services::port(port)),
+            None if args.connection.listen => ("", services::port(address)),
             None => return Err(Failure::new(exit::USAGE, format!("which port of {address}? (sslcat {address} PORT)"))),
         },
     };
-    let port = port.ok_or_else(|| Failure::new(exit::USAGE, format!("no port number in {address:?}")))?;
+    let port = port.ok_or_else(|| {
+        let what = args.port.as_deref().unwrap_or(address);
+        Failure::new(exit::USAGE, format!("neither a port number nor a service that is known here: {what:?}"))
+    })?;
     let host = match host.strip_prefix('[').and_then(|host| host.strip_suffix(']')) {
         Some(bracketed) => bracketed,
         // "::1:443" may be meant in two ways.

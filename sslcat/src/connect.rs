@@ -29,12 +29,13 @@ pub fn connect(args: &Args) -> Result<SslFile, Failure> {
             .map_err(|error| Failure::new(exit::HANDSHAKE, format!("STARTTLS with {host} port {port}: {error}")))?,
         None => Vec::new(),
     };
+    let address = tcp.peer_addr().ok().map(|addr| addr.to_string());
     SslFile::options()
         .client(args.certificates.name.as_deref().unwrap_or(&host))
         .handshake_timeout(args.connection.timeout.or(Some(Duration::from_secs(30))))
         .already_read(already_read)
         .open(tcp, &context)
-        .map_err(|error| Failure::tls(exit::HANDSHAKE, error.into()))
+        .map_err(|error| Failure { address, ..Failure::tls(exit::HANDSHAKE, error.into()) })
 }
 
 /// As `TcpStream::connect`, within `timeout` for all addresses of the host together.

@@ -3,7 +3,7 @@
 use std::fmt::Display;
 use std::io;
 
-use sslfile::{Error, ErrorKind};
+use sslfile::{Certificate, Error, ErrorKind};
 
 pub const USAGE: u8 = 1;
 pub const CONNECT: u8 = 2;
@@ -17,11 +17,17 @@ pub const LOCAL: u8 = 6;
 pub struct Failure {
     pub code: u8,
     pub text: String,
+    /// Of the TLS library's story.
+    pub kind: Option<ErrorKind>,
+    /// What the peer had sent that was refused, its own certificate first.
+    pub chain: Vec<Certificate>,
+    /// Whom it was with.
+    pub address: Option<String>,
 }
 
 impl Failure {
     pub fn new(code: u8, text: impl Display) -> Failure {
-        Failure { code, text: text.to_string() }
+        Failure { code, text: text.to_string(), kind: None, chain: Vec::new(), address: None }
     }
 
     /// An error of the TLS file. A refused certificate has its own code, whenever it is told: in TLS 1.3 a client hears only
@@ -29,7 +35,9 @@ impl Failure {
     pub fn tls(code: u8, error: io::Error) -> Failure {
         // RFC 8446, section 6.2: bad_certificate (42) to unknown_ca (48), and certificate_required (116).
         const ABOUT_CERTIFICATES: [u8; 7] = [42, 43, 44, 45, 46, 48, 116];
-        let refused = match Error::of(&error).map(Error::kind) {
+        let ours = Error::of(&error);
+        let (kind, chain) = (ours.map(Error::kind), ours.map(Error::peer_certificates).unwrap_or_default());
+        let refused = match kind {
             Some(ErrorKind::Certificate | ErrorKind::HostnameMismatch) => true,
             Some(kind) => kind.alert().is_some_and(|alert| ABOUT_CERTIFICATES.contains(&alert)),
             None => false,
@@ -40,12 +48,12 @@ impl Failure {
             io::ErrorKind::InvalidInput | io::ErrorKind::Unsupported => USAGE,
             _ => code,
         };
-        Failure::new(code, error)
+        Failure { kind, chain, ..Failure::new(code, error) }
     }
 
     /// An error of stdin or stdout. When whoever reads our output has enough, as in `sslcat ... | head`, there is nothing to say.
     pub fn local(name: &str, error: io::Error) -> Failure {
         let text = if error.kind() == io::ErrorKind::BrokenPipe { String::new() } else { format!("{name}: {error}") };
-        Failure { code: LOCAL, text }
+        Failure::new(LOCAL, text)
     }
 }

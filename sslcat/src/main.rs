@@ -10,13 +10,18 @@
 //! Both directions move at the same time, each in a thread of its own. `sslcat --help` lists the exit codes.
 
 mod address;
+mod advice;
 mod args;
+mod chain;
+mod check;
 mod connect;
+mod date;
 mod exit;
 mod listen;
 mod manual;
 mod progress;
 mod report;
+mod services;
 mod settings;
 mod starttls;
 mod transfer;
@@ -45,7 +50,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.text.is_empty() {
-                tell(failure.text);
+                tell(&failure.text);
+                advice::on(&failure, &args).iter().for_each(|advice| tell(format!("advice: {advice}")));
             }
             ExitCode::from(failure.code)
         }
@@ -56,10 +62,12 @@ fn run(args: &Args) -> Result<(), Failure> {
     if manual::print(&args.manual)? {
         return Ok(());
     }
-    let file = if args.connection.listen { listen::serve(args)? } else { connect::connect(args)? };
-    if args.output.verbose {
-        report::negotiated(args, &file);
+    if args.output.check {
+        return check::run(args);
     }
+    let opened = if args.connection.listen { listen::serve(args) } else { connect::connect(args) };
+    let file = opened.inspect_err(|failure| report::failed(args, failure))?;
+    report::negotiated(args, &file);
     transfer::converse(args, &file)
 }
 

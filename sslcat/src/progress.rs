@@ -18,6 +18,8 @@ pub struct Progress {
     bytes: AtomicU64,
     /// Something read from stdin is not yet written.
     pub sending: AtomicBool,
+    /// The peer is told that stdin has ended.
+    pub stdin_ended: AtomicBool,
     pub bar: ProgressBar,
     /// What the bar is about.
     shown: Direction,
@@ -42,8 +44,8 @@ impl Progress {
             None => (ProgressBar::hidden(), Direction::Sent, ""),
         };
         let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
-        let (bytes, sending) = (AtomicU64::new(0), AtomicBool::new(false));
-        Progress { bytes, sending, bar: bar.with_style(style), shown }
+        let (bytes, sending, stdin_ended) = (AtomicU64::new(0), AtomicBool::new(false), AtomicBool::new(false));
+        Progress { bytes, sending, stdin_ended, bar: bar.with_style(style), shown }
     }
 
     pub fn add(&self, direction: Direction, n: usize) {
@@ -55,6 +57,11 @@ impl Progress {
 
     pub fn bytes(&self) -> u64 {
         self.bytes.load(Ordering::Relaxed)
+    }
+
+    /// Our end has been said, and nothing else by anybody.
+    pub fn is_silent_end(&self) -> bool {
+        self.stdin_ended.load(Ordering::Relaxed) && self.bytes() == 0
     }
 
     pub fn is_sending(&self) -> bool {

@@ -7,7 +7,7 @@ use std::sync::{mpsc, Arc};
 use std::thread;
 use std::time::Duration;
 
-use sslfile::SslFile;
+use sslfile::{ErrorKind, SslFile};
 
 use crate::args::Args;
 use crate::exit::{self, Failure};
@@ -45,6 +45,8 @@ pub fn converse(args: &Args, file: &SslFile) -> Result<(), Failure> {
         }
         // It cut the connection, so that the receiver failed too.
         (_, Err(failure)) if failure.code == exit::LOCAL => Err(failure),
+        // Neither had anything to say, and ours was said: many servers just cut then.
+        (Err(cut), Ok(())) if cut.kind == Some(ErrorKind::Truncated) && progress.is_silent_end() => Ok(()),
         (received, sent) => received.and(sent),
     }
 }
@@ -88,6 +90,7 @@ fn send(mut file: &SslFile, progress: &Progress, shutdown: bool) -> Result<(), F
         progress.add(Direction::Sent, n);
     }
     if shutdown {
+        progress.stdin_ended.store(true, Ordering::Relaxed);
         // Ends our direction only, and does not wait; `flush` does.
         let ended = file.shutdown(Shutdown::Write).and_then(|()| file.flush());
         ended.map_err(|error| Failure::tls(exit::TRANSFER, error))?;

@@ -21,7 +21,8 @@ const AFTER_HELP: &str = "\
 The end:
   When stdin ends, the peer is told (close_notify) and may go on; when the peer ends, sslcat does.
   What stdin has to give at that moment is still sent, but a pause of a second, or a terminal, is
-  not waited for.
+  not waited for. A peer that just cuts when it is told of our end has not failed, if nothing was
+  sent and nothing came: so `sslcat HOST PORT </dev/null` asks whether there is TLS.
 
 Exit codes:
   0  both sides ended in order
@@ -46,9 +47,9 @@ pub struct Args {
     // Required, but for what `Manual` asks for; clap then has it so.
     #[arg(value_name = "HOST", required = true)]
     address: Option<String>,
-    /// Its number; with -l, 0 lets the system choose.
+    /// Its number, or its service's name; with -l, 0 lets the system choose.
     #[arg(value_name = "PORT")]
-    pub port: Option<u16>,
+    pub port: Option<String>,
     #[command(flatten)]
     pub connection: Connection,
     #[command(flatten)]

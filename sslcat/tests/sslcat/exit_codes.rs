@@ -28,6 +28,10 @@ fn exits_1_for_wrong_usage() {
         &[],
         &["localhost"],
         &["localhost:none"],
+        &["localhost", "no-such-service"],
+        &["localhost", "1", "--check", "--expires-in", "14"],
+        &["localhost", "1", "--expires-in", "14d"],
+        &["-l", "0", "--check"],
         &["localhost", "70000"],
         &["::1:443"],
         &[":443"],
@@ -55,6 +59,10 @@ fn exits_1_for_wrong_usage() {
 fn exits_2_without_a_connection() {
     // Nobody listens on a port that was free a moment ago.
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    // A service's name stands for its port.
+    let ended = tool_alone().args(&["127.0.0.1:nntps"]).feed(b"").end();
+    assert_eq!(ended.code, 2, "{ended:?}");
+    assert!(ended.stderr().contains("port 563"), "{ended:?}");
     for args in [["127.0.0.1", &port], ["no-such-host.invalid", "443"]] {
         let ended = tool_alone().args(&args).feed(b"").end();
         assert_eq!(ended.code, 2, "{args:?}: {ended:?}");
