@@ -79,9 +79,9 @@ fn refused(failure: &Failure, args: &Args) -> Option<String> {
             )
         }
         () if chain.len() == 1 => format!(
-            "the server sent no intermediate; its configuration should have it behind its own certificate. \
-             --ca FILE, with {} in it, trusts it as it is{only}",
-            printable(&leaf.issuer)
+            "the server sent no intermediate: if {issuer} is one, its configuration should have it behind its own \
+             certificate. --ca FILE, with {issuer} in it, trusts the server as it is{only}",
+            issuer = printable(&leaf.issuer)
         ),
         () => {
             let top = chain.last().map_or("", |info| info.issuer.as_str());

@@ -7,7 +7,7 @@ use std::sync::{mpsc, Arc};
 use std::thread;
 use std::time::Duration;
 
-use sslfile::{ErrorKind, SslFile};
+use sslfile::{Engine, SslFile};
 
 use crate::args::Args;
 use crate::exit::{self, Failure};
@@ -45,8 +45,6 @@ pub fn converse(args: &Args, file: &SslFile) -> Result<(), Failure> {
         }
         // It cut the connection, so that the receiver failed too.
         (_, Err(failure)) if failure.code == exit::LOCAL => Err(failure),
-        // Neither had anything to say, and ours was said: many servers just cut then.
-        (Err(cut), Ok(())) if cut.kind == Some(ErrorKind::Truncated) && progress.is_silent_end() => Ok(()),
         (received, sent) => received.and(sent),
     }
 }
@@ -98,6 +96,16 @@ fn send(mut file: &SslFile, progress: &Progress, shutdown: bool) -> Result<(), F
     Ok(())
 }
 
+/// `native-tls` above OpenSSL reads nothing more once we have said our end: it would take an answer for none.
+fn hears_behind_its_end(file: &SslFile) -> bool {
+    file.context().engine() != Engine::Native || cfg!(any(windows, target_vendor = "apple"))
+}
+
+/// The stream has ended, in whatever way, and not TLS.
+fn is_cut(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+}
+
 fn receive(mut file: &SslFile, progress: &Progress) -> Result<(), Failure> {
     let mut output = io::stdout().lock();
     let terminal = output.is_terminal();
@@ -110,6 +118,8 @@ fn receive(mut file: &SslFile, progress: &Progress) -> Result<(), Failure> {
             Ok(n) => n,
             // Nothing came, but something went.
             Err(error) if error.kind() == io::ErrorKind::TimedOut && progress.bytes() != before => continue,
+            // Neither had anything to say, and our end was said: many servers just cut then.
+            Err(error) if progress.is_silent_end() && is_cut(&error) && hears_behind_its_end(file) => return Ok(()),
             Err(error) => return Err(Failure::tls(exit::TRANSFER, error)),
         };
         let mut write = || output.write_all(&buf[..n]).and_then(|()| output.flush());
