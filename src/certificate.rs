@@ -22,6 +22,31 @@ pub struct Certificate {
     der: Vec<u8>,
 }
 
+impl Error {
+    /// The chain that the peer sent and that was refused, its own certificate first: for showing to who has to do something
+    /// about it. Nothing vouches for any of it.
+    ///
+    /// Empty with errors of other kinds than `Certificate` and `HostnameMismatch`, where the peer sent none, and where the engine
+    /// does not show whom it refuses: `Native` in TLS 1.3, and on servers. What a server refuses is with OpenSSL the chain as far
+    /// as that could be built.
+    ///
+    /// ```no_run
+    /// # use sslfile::{Error, SslFile};
+    /// # fn main() -> std::io::Result<()> {
+    /// let file = SslFile::connect("example.com:443")?;
+    /// if let Err(error) = file.handshake() {
+    ///     for certificate in Error::of(&error).map(Error::peer_certificates).unwrap_or_default() {
+    ///         println!("{} bytes of DER", certificate.to_der().len());
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn peer_certificates(&self) -> Vec<Certificate> {
+        self.refused().iter().map(|der| Certificate::from_library(der.clone())).collect()
+    }
+}
+
 impl Certificate {
     /// The first `CERTIFICATE` block of a PEM text. A `TRUSTED CERTIFICATE`, as OpenSSL writes them, is one, unless it says
     /// that it is rejected or not trusted for TLS.

@@ -35,6 +35,8 @@ struct Story {
     alert: Option<u8>,
     /// The text says with whom: the peer's name, or its address.
     named: bool,
+    /// In DER, what the peer had sent that was refused, its own certificate first.
+    refused: Option<Arc<[Vec<u8>]>>,
 }
 
 /// What went wrong, and whose fault it was.
@@ -106,7 +108,7 @@ impl Error {
 
     pub(crate) fn new(kind: ErrorKind, text: impl Into<String>) -> Error {
         let (io_kind, text) = (kind.io_kind(), text.into());
-        Error(Arc::new(Story { kind, io_kind, text, source: None, alert: None, named: false }))
+        Error(Arc::new(Story { kind, io_kind, text, source: None, alert: None, named: false, refused: None }))
     }
 
     /// Misuse: a value that can't be right.
@@ -147,6 +149,17 @@ impl Error {
     pub(crate) fn with_alert(mut self, alert: Option<u8>) -> Error {
         self.story().alert = alert;
         self
+    }
+
+    /// With what the peer had sent that was refused.
+    pub(crate) fn with_refused(mut self, chain: impl Iterator<Item = Vec<u8>>) -> Error {
+        let chain: Arc<[Vec<u8>]> = chain.collect();
+        self.story().refused = Some(chain).filter(|chain| !chain.is_empty());
+        self
+    }
+
+    pub(crate) fn refused(&self) -> &[Vec<u8>] {
+        self.0.refused.as_deref().unwrap_or_default()
     }
 
     /// The alert that went with it, and whether it was ours.

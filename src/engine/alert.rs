@@ -2,6 +2,7 @@
 
 use super::verdict::Fault;
 use crate::alert::alert_name;
+use crate::certificate::Certificate;
 use crate::error::{Error, ErrorKind};
 
 /// What an error of the library tells.
@@ -13,6 +14,8 @@ pub(super) struct Report {
     pub alert_sent: Option<u8>,
     /// The certificate check's verdict: a name that does not fit, or another fault.
     pub verdict: Option<Verdict>,
+    /// What it is about, as the peer sent it, its own certificate first; empty where the library does not show it.
+    pub refused: Vec<Certificate>,
     /// The alert that goes with it, if that is known.
     pub verdict_alert: Option<u8>,
     /// Whether TLS 1.3 is spoken, if that is known: some reasons then mean another alert.
@@ -46,8 +49,11 @@ impl Report {
     pub fn judge(self) -> Error {
         let alert_for_reason = self.reason.and_then(|reason| self.alert_for(reason));
         let sent = |alert: Option<u8>| self.alert_sent.or(alert).filter(|_| !self.is_mute);
-        let certificate = |kind, text: String, alert| Error::new(kind, text).with_alert(sent(alert));
-        match (self.verdict, self.reason) {
+        let certificate = |kind, text: String, alert| {
+            let chain = self.refused.iter().map(Certificate::to_der);
+            Error::new(kind, text).with_alert(sent(alert)).with_refused(chain)
+        };
+        match (&self.verdict, self.reason) {
             (_, Some(reason @ Report::PEER_ALERT..=1255)) => {
                 let alert = (reason - Report::PEER_ALERT) as u8;
                 let text = format!("the peer sent the alert {} ({alert})", alert_name(alert));

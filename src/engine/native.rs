@@ -322,10 +322,12 @@ impl NativeSession {
     }
 
     fn failure(&self, text: String, e: impl std::error::Error + Send + Sync + 'static, wire: &Wire) -> Error {
-        let verdict = verdict(&text, &self.overheard.certificates(), &self.expected);
+        let refused = self.overheard.certificates();
+        let verdict = verdict(&text, &refused, &self.expected);
         let reason = reason(&text);
         let (alert_sent, is_mute) = (wire.alert_sent, wire.is_mute());
-        let report = Report { reason, alert_sent, verdict, is_mute, text: reasons(&text), ..Report::default() };
+        let report =
+            Report { reason, alert_sent, verdict, refused, is_mute, text: reasons(&text), ..Report::default() };
         report.judge().with_source(e)
     }
 

@@ -7,8 +7,9 @@ use std::thread;
 
 use sslfile::{SslFile, SslListener};
 
+use crate::built::example;
 use crate::common::{certs, engines, pattern, server_context, Pair};
-use crate::tool::{example, is_here, on_a_terminal, Files, Server, Tool};
+use crate::tool::{is_here, on_a_terminal, Files, Server, Tool};
 
 /// How the server ends the connection behind its answer.
 #[derive(Clone, Copy)]

@@ -3,7 +3,7 @@
 use rcgen::{date_time_ymd, CertificateParams, DnType, ExtendedKeyUsagePurpose, KeyPair};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::PrivatePkcs8KeyDer;
-use sslfile::{Certificate, Context, Engine, Identity, Version};
+use sslfile::{Certificate, Context, Engine, Error, Identity, Version};
 
 use super::shake;
 use crate::authority::{ca_params, leaf_params, Authority};
@@ -156,6 +156,14 @@ fn a_refused_certificate_is_told_with_its_cause_and_in_the_same_words_on_every_e
                     "{said}"
                 );
                 assert_readable(&said);
+                let shown = Error::of(&ours).expect("ours").peer_certificates();
+                match is_blind {
+                    true => assert_eq!(shown, [], "{what}"),
+                    false => {
+                        let sent = Certificate::stack_from_pem(pair.chain.as_bytes()).expect("chain");
+                        assert_eq!(shown, sent, "{what}, {client:?}, {version}");
+                    }
+                }
             }
         }
     }
@@ -184,6 +192,9 @@ fn a_server_says_the_same_of_its_client() {
                 let said = without_time(&theirs.to_string());
                 let wanted = format!("TLS handshake: the peer's certificate is not acceptable: {text}");
                 assert!(said.ends_with(&wanted), "{engine:?}, {version}: {said}");
+                let sent = Certificate::from_pem(pair.chain.as_bytes()).expect("its own");
+                let shown = Error::of(&theirs).expect("ours").peer_certificates();
+                assert_eq!(shown.first(), Some(&sent), "{engine:?}, {version}");
                 assert_readable(&said);
             }
         }

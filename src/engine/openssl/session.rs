@@ -86,6 +86,7 @@ impl OpenSslSession {
             is_tls13: self.version().map(|v| v == Version::Tls1_3),
             verdict_alert: verdict.is_some().then(|| verdict_alert(result)),
             verdict,
+            refused,
             is_mute: wire.is_mute(),
             wrong_version_alert: Some(wrong_version_alert(wire)),
             text: reasons(&stack.map_or_else(|| e.to_string(), ErrorStack::to_string)),

@@ -338,7 +338,8 @@ impl<C: Unbuffered> RustlsSession<C> {
             _ => {}
         }
         let (text, is_mute) = (words::text(&e), wire.is_mute());
-        let report = Report { reason, alert_sent: alert, verdict, is_mute, text, ..Report::default() };
+        let report =
+            Report { reason, alert_sent: alert, verdict, refused: judged.to_vec(), is_mute, text, ..Report::default() };
         report.judge().with_source(e)
     }
 

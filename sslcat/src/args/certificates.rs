@@ -1,0 +1,22 @@
+use std::path::PathBuf;
+
+/// Whom we trust, and who we are.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Certificates")]
+pub struct Certificates {
+    /// Trust the certificates in this PEM file, and no others. With -l: demand a client certificate that one of them signed.
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Our certificate chain, PEM, our own first. With -l and without it one is made on the spot.
+    #[arg(long, value_name = "FILE")]
+    pub cert: Option<PathBuf>,
+    /// Its private key, PEM [default: in the --cert file].
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub key: Option<PathBuf>,
+    /// The name that the server's certificate must have [default: HOST]. With -l: a name for the certificate made on the spot.
+    #[arg(long)]
+    pub name: Option<String>,
+    /// Accept any certificate of the server: whoever is on the line can read along.
+    #[arg(short = 'k', long, conflicts_with = "listen")]
+    pub insecure: bool,
+}

@@ -1,0 +1,32 @@
+use std::time::Duration;
+
+use clap::ValueEnum;
+
+/// Whom to speak with, and how TLS begins.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Connection")]
+pub struct Connection {
+    /// Listen, and serve the first connection.
+    #[arg(short, long)]
+    pub listen: bool,
+    /// Begin in plain text, and ask the server for TLS in the words of this protocol.
+    #[arg(long, value_name = "PROTOCOL", conflicts_with = "listen")]
+    pub starttls: Option<Protocol>,
+    /// Give up connecting, shaking hands, or waiting for anything to move after so long [default: 30 for the handshake].
+    #[arg(short = 'w', long, value_name = "SECONDS", value_parser = seconds)]
+    pub timeout: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Protocol {
+    Smtp,
+    Imap,
+    Pop3,
+    Ftp,
+}
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    let time = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    let sensible = Duration::from_millis(1)..Duration::from_secs(1_000_000_000);
+    time.filter(|time| sensible.contains(time)).ok_or("not a number of seconds, from 0.001".to_string())
+}

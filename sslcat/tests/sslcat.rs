@@ -1,0 +1,50 @@
+//! `sslcat`, run as its users run it: as a process, with pipes, files, exit codes and real peers.
+
+#[path = "../../tests/common/basis.rs"]
+mod common;
+#[path = "sslcat/exit_codes.rs"]
+mod exit_codes;
+#[path = "sslcat/manual.rs"]
+mod manual;
+#[path = "sslcat/report.rs"]
+mod report;
+#[path = "sslcat/server.rs"]
+mod server;
+#[path = "sslcat/starttls.rs"]
+mod starttls;
+#[allow(dead_code)]
+#[path = "../../tests/examples/tool.rs"]
+mod tool;
+#[path = "sslcat/transfer.rs"]
+mod transfer;
+
+use std::path::Path;
+
+use sslfile::Engine;
+use tool::Tool;
+
+const SSLCAT: &str = env!("CARGO_BIN_EXE_sslcat");
+
+impl Tool {
+    /// Where `sslcat -l` listens.
+    fn port(&self) -> String {
+        let line = self.stderr.line("listening on ");
+        line.rsplit(':').next().expect("port").to_string()
+    }
+}
+
+/// `sslcat` on the engine that it takes by itself.
+fn tool_alone() -> Tool {
+    Tool::new(Path::new(SSLCAT))
+}
+
+/// `sslcat` on this engine.
+fn sslcat(engine: Engine, args: &[&str]) -> Tool {
+    let library = match engine {
+        Engine::Native => "native",
+        Engine::OpenSsl => "openssl",
+        Engine::Rustls => "rustls",
+        other => panic!("sslcat does not know {other:?}"),
+    };
+    tool_alone().args(&["--engine", library]).args(args)
+}
