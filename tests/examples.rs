@@ -20,10 +20,16 @@ mod http_redirect;
 mod https_get;
 #[path = "examples/keep_alive.rs"]
 mod keep_alive;
+#[cfg(unix)]
+#[path = "examples/log_reader.rs"]
+mod log_reader;
 #[path = "examples/proxy.rs"]
 mod proxy;
 #[path = "examples/sslcat.rs"]
 mod sslcat;
+#[cfg(unix)]
+#[path = "examples/terminator.rs"]
+mod terminator;
 #[path = "examples/tool.rs"]
 mod tool;
 
