@@ -1,0 +1,124 @@
+//! Whom we stand in front of: all addresses of the name, looked up again when one fails, and the way to them.
+
+use std::io;
+use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
+use sslfile::Backend;
+
+use crate::log;
+
+/// Between two looks at a connection that is being made, at first and at most.
+const LOOK: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(16)];
+/// The name is not looked up more often than this.
+const LOOKUP: Duration = Duration::from_secs(1);
+
+pub struct Target {
+    name: String,
+    /// Those that failed stand behind the others.
+    addrs: Mutex<Vec<SocketAddr>>,
+    looking_up: AtomicBool,
+    timeout: Duration,
+}
+
+impl Target {
+    pub fn new(name: &str, timeout: Duration) -> io::Result<Arc<Target>> {
+        let addrs = Mutex::new(look_up(name)?);
+        Ok(Arc::new(Target { name: name.to_string(), addrs, looking_up: AtomicBool::new(false), timeout }))
+    }
+
+    /// Tells, from the backend, when there is a connection to one of the addresses, or can't be one. Does not wait.
+    pub fn connect(self: &Arc<Self>, backend: &Backend, done: impl FnOnce(io::Result<TcpStream>) + Send + 'static) {
+        let mut left = self.addrs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        left.reverse();
+        Attempt { target: self.clone(), left, done: Box::new(done) }.next(backend, io::ErrorKind::NotFound.into());
+    }
+
+    fn failed(self: &Arc<Self>, addr: SocketAddr, error: &io::Error) {
+        let mut addrs = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
+        // Others that began with it have said so already.
+        if addrs.len() > 1 && addrs[0] == addr {
+            addrs.rotate_left(1);
+            log::warn(format_args!("{}: {addr}: {error}; {} is first now", self.name, addrs[0]));
+        }
+        if !self.looking_up.swap(true, Relaxed) {
+            let target = self.clone();
+            // It waits for name servers.
+            thread::spawn(move || {
+                match look_up(&target.name) {
+                    Ok(found) => target.found(&found),
+                    Err(error) => log::warn(error),
+                }
+                thread::sleep(LOOKUP);
+                target.looking_up.store(false, Relaxed);
+            });
+        }
+    }
+
+    fn found(&self, found: &[SocketAddr]) {
+        let mut addrs = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<_> = found.iter().filter(|addr| !addrs.contains(addr)).copied().collect();
+        new.iter().for_each(|addr| log::info(format_args!("{}: {addr} is new", self.name)));
+        addrs.retain(|addr| found.contains(addr));
+        addrs.extend(new);
+    }
+}
+
+fn look_up(name: &str) -> io::Result<Vec<SocketAddr>> {
+    let found = name.to_socket_addrs().map(Vec::from_iter);
+    let found = found.and_then(|found| if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) });
+    found.map_err(|e| io::Error::new(e.kind(), log::about(name, &e)))
+}
+
+/// The way to the first of the addresses that answers.
+struct Attempt {
+    target: Arc<Target>,
+    /// The next one is last.
+    left: Vec<SocketAddr>,
+    done: Box<dyn FnOnce(io::Result<TcpStream>) + Send>,
+}
+
+impl Attempt {
+    fn next(mut self, backend: &Backend, error: io::Error) {
+        let Some(addr) = self.left.pop() else { return (self.done)(Err(error)) };
+        match begin(addr) {
+            Ok(tcp) => self.look(backend.clone(), tcp, addr, Instant::now(), LOOK[0]),
+            Err(error) => self.failed(&backend.clone(), addr, error),
+        }
+    }
+
+    /// A backend tells of data and of ends, and of neither when a connection is made. To this machine it is at once; to others
+    /// we look again soon.
+    fn look(self, backend: Backend, tcp: TcpStream, addr: SocketAddr, begin: Instant, again: Duration) {
+        match tcp.take_error() {
+            _ if tcp.peer_addr().is_ok() => (self.done)(Ok(tcp)),
+            Ok(Some(error)) | Err(error) => self.failed(&backend, addr, error),
+            Ok(None) if begin.elapsed() >= self.target.timeout => {
+                let text = format!("no answer for {:?}", self.target.timeout);
+                self.failed(&backend, addr, io::Error::new(io::ErrorKind::TimedOut, text));
+            }
+            Ok(None) => {
+                let next = backend.clone();
+                backend.call_out(again, move || self.look(next, tcp, addr, begin, LOOK[1].min(again * 2)));
+            }
+        }
+    }
+
+    fn failed(self, backend: &Backend, addr: SocketAddr, error: io::Error) {
+        self.target.failed(addr, &error);
+        self.next(backend, io::Error::new(error.kind(), format!("{addr}: {error}")));
+    }
+}
+
+fn begin(addr: SocketAddr) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::for_address(addr), Type::STREAM, None)?;
+    socket.set_nonblocking(true)?;
+    match socket.connect(&addr.into()) {
+        Err(e) if e.raw_os_error() != Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => Err(e),
+        _ => Ok(socket.into()),
+    }
+}
