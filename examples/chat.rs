@@ -32,7 +32,7 @@ fn main() -> io::Result<()> {
     let room = Room::default();
     room.open(&listener, &backend)?;
     let addr = listener.local_addr()?;
-    println!("listening on {addr}");
+    log(format_args!("listening on {addr}"));
     if listen.is_some() {
         return backend.run();
     }
@@ -63,7 +63,7 @@ struct Guest {
 impl Room {
     fn open(&self, listener: &SslListener, backend: &Backend) -> io::Result<()> {
         let room = self.clone();
-        listener.set_error_callback(|_, error| eprintln!("{error}"));
+        listener.set_error_callback(|_, error| drop(writeln!(io::stderr(), "{error}")));
         listener.set_accept_callback(backend, move |file, addr| room.welcome(file, addr))
     }
 
@@ -114,13 +114,18 @@ impl Room {
             full.map(|(addr, guest)| (*addr, guest.file.clone())).collect()
         };
         for (addr, file) in slow {
-            println!("{addr} reads too slowly: {} bytes wait", file.unsent());
+            log(format_args!("{addr} reads too slowly: {} bytes wait", file.unsent()));
             self.guests().remove(&addr);
             file.clear_close_callback();
             // Sends what it will take, and gives up on the rest when nothing moves any more.
             drop(file);
         }
     }
+}
+
+/// A line of the log. Whoever reads it may have gone: `println!` would panic then, on the loop and in everybody's stead.
+fn log(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// Two who talk, and one who has fallen asleep.
@@ -154,7 +159,7 @@ fn party(addr: SocketAddr, context: &Context) -> io::Result<()> {
         }
     }
     bobs_chatter.join().unwrap_or_else(|_| Err(io::Error::other("Bob panicked")))?;
-    println!("Alice has heard {lines} lines, at last {words:?}");
+    log(format_args!("Alice has heard {lines} lines, at last {words:?}"));
     drop(sleeper);
     match lines {
         16_002 => Ok(()),

@@ -65,7 +65,7 @@ fn main() -> io::Result<()> {
     let backend = Backend::new()?;
     serve(&listener, &backend)?;
     let addr = listener.local_addr()?;
-    println!("listening on {addr}");
+    log(format_args!("listening on {addr}"));
 
     let (None, Some(root)) = (args.listen, root) else { return backend.run() };
     let stopper = backend.clone();
@@ -80,9 +80,9 @@ fn main() -> io::Result<()> {
 
 /// All there is to the server.
 fn serve(listener: &SslListener, backend: &Backend) -> io::Result<()> {
-    listener.set_error_callback(|_, error| eprintln!("{error}"));
+    listener.set_error_callback(|_, error| drop(writeln!(io::stderr(), "{error}")));
     listener.set_accept_callback(backend, |file, addr| {
-        println!("{addr}: connected, {}", file.cipher().unwrap_or_default());
+        log(format_args!("{addr}: connected, {}", file.cipher().unwrap_or_default()));
         file.set_callbacks(
             Callbacks::new()
                 .on_read(|file: &SslFile, data| match file.send(data) {
@@ -93,13 +93,18 @@ fn serve(listener: &SslListener, backend: &Backend) -> io::Result<()> {
                 })
                 .on_write(|file| file.pause_reading(false))
                 .on_close(move |_, end| match end {
-                    Ok(()) => println!("{addr}: closed"),
-                    Err(error) => println!("{error}"),
+                    Ok(()) => log(format_args!("{addr}: closed")),
+                    Err(error) => log(error),
                 }),
         );
         // From here on the backend owns it.
         file.keep();
     })
+}
+
+/// A line of the log. Whoever reads it may have gone: `println!` would panic then, on the loop and in everybody's stead.
+fn log(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// A client that sends a megabyte and wants it back.
@@ -116,7 +121,8 @@ fn try_out(addr: SocketAddr, root: &Certificate, number: u8) -> io::Result<()> {
         (&file).read_to_end(&mut got)?;
         writer.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
     })?;
-    println!("client {number}: {} bytes came back, {}", got.len(), if got == sent { "the same" } else { "CHANGED" });
+    let verdict = if got == sent { "the same" } else { "CHANGED" };
+    log(format_args!("client {number}: {} bytes came back, {verdict}", got.len()));
     if got == sent {
         Ok(())
     } else {

@@ -57,7 +57,7 @@ fn main() -> io::Result<()> {
     let listener = SslListener::bind(listen, &Context::server(identity)?)?;
     let addr = listener.local_addr()?;
     let server = Arc::new(Server { backend: Backend::new()?, listener, clients: Mutex::default() });
-    println!("listening on {addr}");
+    log(format_args!("listening on {addr}"));
 
     // A signal may come at any time; the rest happens on the loop.
     let (stop, stopping) = mpsc::channel();
@@ -101,7 +101,7 @@ impl Server {
     fn run(self: &Arc<Self>, stopping: &mpsc::Receiver<()>, grace: Duration) -> io::Result<()> {
         // Who is in the backend must not own it: the callbacks have the server only for as long as they are called.
         let weak = Arc::downgrade(self);
-        self.listener.set_error_callback(|_, error| eprintln!("{error}"));
+        self.listener.set_error_callback(|_, error| drop(writeln!(io::stderr(), "{error}")));
         self.listener.set_accept_callback(&self.backend, move |file, addr| {
             if let Some(server) = weak.upgrade() {
                 server.accepted(file, addr);
@@ -110,7 +110,7 @@ impl Server {
         let mut until = None;
         loop {
             if until.is_none() && stopping.try_recv().is_ok() {
-                println!("stopping");
+                log("stopping");
                 until = Some(Instant::now() + grace);
                 // What has come already was asked in time.
                 self.backend.turn(Some(Duration::ZERO))?;
@@ -122,13 +122,13 @@ impl Server {
             };
             // The listener leaves it with its last handshake, and a file when all that it has to send is on its way.
             if self.backend.is_empty() {
-                println!("all done");
+                log("all done");
                 return Ok(());
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() || stopping.try_recv().is_ok() {
                 let left = std::mem::take(&mut self.clients.lock().unwrap().open);
-                println!("{} cut", left.len());
+                log(format_args!("{} cut", left.len()));
                 left.values().for_each(|client| client.file.abort());
                 return Ok(());
             }
@@ -156,7 +156,7 @@ impl Server {
             })
             .on_close(move |_, end| {
                 if let Err(error) = end {
-                    eprintln!("{error}");
+                    let _ = writeln!(io::stderr(), "{error}");
                 }
                 if let Some(server) = close.upgrade() {
                     server.clients.lock().unwrap().open.remove(&addr);
@@ -175,7 +175,7 @@ impl Server {
                 b'\n' => {
                     let line = std::mem::take(&mut client.line);
                     client.owed += 1;
-                    println!("{addr}: {:?}", String::from_utf8_lossy(&line));
+                    log(format_args!("{addr}: {:?}", String::from_utf8_lossy(&line)));
                     let server = Arc::downgrade(self);
                     // As if there was something to work out, in another thread perhaps.
                     self.backend.call_out(WORK, move || {
@@ -214,6 +214,11 @@ impl Clients {
     }
 }
 
+/// A line of the log. Whoever reads it may have gone: `println!` would panic then, on the loop and in everybody's stead.
+fn log(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
 /// Three clients: one that says nothing, one that has asked something when the server is told to stop, and one that comes too late.
 fn show(
     addr: SocketAddr,
@@ -227,18 +232,18 @@ fn show(
         let (idle, mut asking) = (connect()?, connect()?);
         asking.write_all(b"one\ntwo\n")?;
         let mut answers = BufReader::new(&asking).lines();
-        println!("client: {}", answers.next().ok_or(io::ErrorKind::UnexpectedEof)??);
+        log(format_args!("client: {}", answers.next().ok_or(io::ErrorKind::UnexpectedEof)??));
         (&asking).write_all(b"three\n")?;
         stop.send(()).expect("the server is there");
         backend.wake();
         for answer in answers {
-            println!("client: {}", answer?);
+            log(format_args!("client: {}", answer?));
         }
-        println!("the other client: {:?}", BufReader::new(&idle).lines().next());
+        log(format_args!("the other client: {:?}", BufReader::new(&idle).lines().next()));
         match connect() {
             Ok(_) => Err(io::Error::other("a connection after the end")),
             Err(error) => {
-                println!("too late: {error}");
+                log(format_args!("too late: {error}"));
                 Ok(())
             }
         }

@@ -48,14 +48,15 @@ fn main() -> io::Result<()> {
     // Because of the hook a client without TLS is not sent an alert, which would spoil our answer.
     let context = Context::builder().identity(identity).on_alert(|alert| {
         if let Some(bytes) = alert.not_tls() {
-            println!("{}: no TLS, but {:?}…", alert.peer(), String::from_utf8_lossy(&bytes[..bytes.len().min(20)]));
+            let begin = String::from_utf8_lossy(&bytes[..bytes.len().min(20)]);
+            log(format_args!("{}: no TLS, but {begin:?}…", alert.peer()));
         }
     });
     let context = context.build()?;
     let listen = args.listen.unwrap_or_else(|| SocketAddr::from(([127, 0, 0, 1], 0)));
     let listener = TcpListener::bind(listen)?;
     let addr = listener.local_addr()?;
-    println!("listening on {addr}");
+    log(format_args!("listening on {addr}"));
 
     match (args.listen, root) {
         (None, Some(root)) => {
@@ -71,7 +72,7 @@ fn listen_on(listener: &TcpListener, context: &Context) -> io::Result<()> {
         let (tcp, context) = (tcp?, context.clone());
         thread::spawn(move || {
             if let Err(e) = serve(tcp, &context) {
-                eprintln!("{e}");
+                let _ = writeln!(io::stderr(), "{e}");
             }
         });
     }
@@ -102,7 +103,7 @@ fn redirect(mut tcp: TcpStream, so_far: Vec<u8>, port: u16) -> io::Result<()> {
     let answer = match Request::read(&tcp, so_far) {
         Ok(Request { host: Some(host), path }) => {
             let name = host.rsplit_once(':').filter(|(_, port)| !port.contains(']')).map_or(&*host, |(name, _)| name);
-            println!("redirected: {host}{path}");
+            log(format_args!("redirected: {host}{path}"));
             format!("HTTP/1.1 301 Moved Permanently\r\nLocation: https://{name}:{port}{path}\r\n")
         }
         // Who does not say whom it wants cannot be told where that is.
@@ -144,6 +145,11 @@ impl Request {
     }
 }
 
+/// A line of the log. Whoever reads it may have gone: `println!` would panic then, and the client would go without its answer.
+fn log(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
+}
+
 /// A client that knows no better, and follows.
 fn try_out(addr: SocketAddr, root: Certificate) -> io::Result<()> {
     let request = format!("GET /greeting HTTP/1.1\r\nHost: localhost:{}\r\n\r\n", addr.port());
@@ -162,7 +168,7 @@ fn try_out(addr: SocketAddr, root: Certificate) -> io::Result<()> {
     answer.clear();
     (&file).read_to_string(&mut answer)?;
     let (_, body) = answer.split_once("\r\n\r\n").ok_or_else(|| io::Error::other("no answer"))?;
-    print!("{body}");
+    io::stdout().write_all(body.as_bytes())?;
     match body == "Hello, and thank you for /greeting\n" {
         true => Ok(()),
         false => Err(io::Error::other("another answer")),

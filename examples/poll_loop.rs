@@ -58,7 +58,7 @@ fn serve(listener: &TcpListener, context: &Context) -> io::Result<()> {
             }
             let Some(echo) = echoes.get_mut(&event.key) else { continue };
             let done = echo.go_on().unwrap_or_else(|error| {
-                println!("server: {error}");
+                let _ = writeln!(io::stdout(), "server: {error}");
                 true
             });
             if done {
@@ -130,7 +130,8 @@ fn try_out(addr: SocketAddr, root: Certificate, number: u8) -> io::Result<()> {
         (&file).read_to_end(&mut got)?;
         writer.join().unwrap_or_else(|_| Err(io::Error::other("the writer panicked")))
     })?;
-    println!("client {number}: {} bytes came back, {}", got.len(), if got == sent { "the same" } else { "CHANGED" });
+    let verdict = if got == sent { "the same" } else { "CHANGED" };
+    let _ = writeln!(io::stdout(), "client {number}: {} bytes came back, {verdict}", got.len());
     if got == sent {
         Ok(())
     } else {

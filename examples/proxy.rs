@@ -71,7 +71,7 @@ fn main() -> io::Result<()> {
             let (host, _) = target.rsplit_once(':').ok_or(io::ErrorKind::InvalidInput)?;
             let addr = target.to_socket_addrs()?.next().ok_or(io::ErrorKind::NotFound)?;
             let (listener, backend) = (SslListener::bind(listen, &server)?, Backend::new()?);
-            println!("listening on {}", listener.local_addr()?);
+            log(format_args!("listening on {}", listener.local_addr()?));
             let _pairs = serve(&listener, &backend, Target { context: client, name: host.to_string(), addr })?;
             backend.run()
         }
@@ -92,13 +92,13 @@ type Pairs = Arc<Mutex<HashMap<SocketAddr, Arc<Pair>>>>;
 fn serve(listener: &SslListener, backend: &Backend, target: Target) -> io::Result<Pairs> {
     let pairs = Pairs::default();
     let joined = Arc::downgrade(&pairs);
-    listener.set_error_callback(|_, error| eprintln!("{error}"));
+    listener.set_error_callback(|_, error| drop(writeln!(io::stderr(), "{error}")));
     listener.set_accept_callback(backend, move |front, addr| {
         let Some(pairs) = joined.upgrade() else { return };
         match target.open(&front) {
             Ok(back) => Pair::join(&pairs, addr, [front, back]),
             Err(error) => {
-                eprintln!("{addr}: {error}");
+                let _ = writeln!(io::stderr(), "{addr}: {error}");
                 front.abort();
             }
         }
@@ -172,7 +172,7 @@ impl Pair {
             }
             // What is missing must not look like an end.
             Err(error) => {
-                eprintln!("{error}");
+                let _ = writeln!(io::stderr(), "{error}");
                 self.sides[other].abort();
             }
         }
@@ -181,6 +181,11 @@ impl Pair {
             pairs.lock().unwrap().remove(&self.addr);
         }
     }
+}
+
+/// A line of the log. Whoever reads it may have gone: `println!` would panic then, on the loop and in everybody's stead.
+fn log(line: impl std::fmt::Display) {
+    let _ = writeln!(io::stdout(), "{line}");
 }
 
 /// A server that sends back what comes; a client that sends a megabyte, says that this was all, and wants it back.
@@ -206,7 +211,8 @@ fn show(server: &Context, client: &Context) -> io::Result<()> {
             writer.join().expect("the writer does not panic")
         })?;
         echo.join().expect("the server does not panic")?;
-        println!("{} bytes came back, {}", got.len(), if got == sent { "the same" } else { "CHANGED" });
+        let verdict = if got == sent { "the same" } else { "CHANGED" };
+        log(format_args!("{} bytes came back, {verdict}", got.len()));
         stopper.stop();
         if got == sent {
             Ok(())
@@ -215,6 +221,6 @@ fn show(server: &Context, client: &Context) -> io::Result<()> {
         }
     });
     backend.run()?;
-    println!("{} connections left", pairs.lock().unwrap().len());
+    log(format_args!("{} connections left", pairs.lock().unwrap().len()));
     ends.join().expect("the ends do not panic")
 }

@@ -43,7 +43,7 @@ fn ask<F>(file: &F, command: &str, expected: &str) -> io::Result<()>
 where
     for<'a> &'a F: io::Read + io::Write,
 {
-    println!("client: {command}");
+    let _ = writeln!(io::stdout(), "client: {command}");
     let mut out = file;
     write!(out, "{command}\r\n")?;
     let mut answer = String::new();
@@ -106,7 +106,7 @@ where
     let (mut input, mut out) = (BufReader::new(file), file);
     let mut line = String::new();
     while input.read_line(&mut line)? > 0 {
-        println!("server ({how}): {}", line.trim_end());
+        let _ = writeln!(io::stdout(), "server ({how}): {}", line.trim_end());
         let (answer, then) = match line.trim_end() {
             "STARTTLS" | "STOPTLS" => ("220 go ahead", Some(Then::Switch)),
             "QUIT" => ("221 bye", Some(Then::Quit)),

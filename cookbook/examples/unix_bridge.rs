@@ -81,7 +81,7 @@ pub mod unix {
             let (file, path) = (file?, path.to_owned());
             thread::spawn(move || {
                 if let Err(error) = UnixStream::connect(&path).and_then(|socket| join(&file, &socket)) {
-                    eprintln!("{error}");
+                    let _ = writeln!(io::stderr(), "{error}");
                 }
             });
         }
@@ -100,7 +100,7 @@ pub mod unix {
                     Err(error) => Err(error),
                 };
                 if let Err(error) = answered {
-                    eprintln!("{error}");
+                    let _ = writeln!(io::stderr(), "{error}");
                 }
             }
         });

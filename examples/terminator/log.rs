@@ -9,22 +9,22 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Lines that wait for their reader. What comes beyond is lost.
 const WAITING: usize = 1024;
-type Line = Box<dyn FnOnce() + Send>;
+type Job = Box<dyn FnOnce() + Send>;
 
 pub fn info(text: impl Display) {
     let line = line("INFO ", text);
-    // To a reader that has gone nothing can be said. (`println!` would panic.)
-    queue(Box::new(move || drop(io::stdout().write_all(line.as_bytes()))));
+    // To a reader that has gone nothing can be said; `println!` would panic.
+    queue(move || drop(io::stdout().write_all(line.as_bytes())));
 }
 
 pub fn warn(text: impl Display) {
     let line = line("WARN ", text);
-    queue(Box::new(move || drop(io::stderr().write_all(line.as_bytes()))));
+    queue(move || drop(io::stderr().write_all(line.as_bytes())));
 }
 
 pub fn error(text: impl Display) {
     let line = line("ERROR", text);
-    queue(Box::new(move || drop(io::stderr().write_all(line.as_bytes()))));
+    queue(move || drop(io::stderr().write_all(line.as_bytes())));
 }
 
 /// Something that went wrong with somebody, whose name is said once: most errors of the library have it in them.
@@ -40,18 +40,18 @@ pub fn about(whom: impl Display, error: &io::Error) -> String {
 /// Waits until all is written, but not for ever.
 pub fn flush() {
     let (done, written) = sync_channel(1);
-    queue(Box::new(move || drop(done.send(()))));
+    queue(move || done.send(()).unwrap_or_default());
     let _ = written.recv_timeout(Duration::from_secs(1));
 }
 
-fn queue(line: Line) {
-    static LINES: OnceLock<SyncSender<Line>> = OnceLock::new();
-    let lines = LINES.get_or_init(|| {
-        let (lines, waiting) = sync_channel::<Line>(WAITING);
-        thread::spawn(move || waiting.iter().for_each(|line| line()));
-        lines
+fn queue(job: impl FnOnce() + Send + 'static) {
+    static JOBS: OnceLock<SyncSender<Job>> = OnceLock::new();
+    let jobs = JOBS.get_or_init(|| {
+        let (jobs, waiting) = sync_channel::<Job>(WAITING);
+        thread::spawn(move || waiting.iter().for_each(|job| job()));
+        jobs
     });
-    let _ = lines.try_send(line);
+    let _ = jobs.try_send(Box::new(job));
 }
 
 /// `2026-11-30T04:41:55.123Z WARN  text`. What peers have said must not look like another line.

@@ -84,7 +84,7 @@ struct Args {
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    std::panic::set_hook(Box::new(|panic| log::warn(panic)));
+    std::panic::set_hook(Box::new(|panic| log::error(panic)));
     let result = run(&args);
     if let Err(error) = &result {
         log::error(error);
