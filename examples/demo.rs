@@ -24,17 +24,17 @@ fn main() -> ExitCode {
     // It takes a few seconds. To hang would be a broken promise as well.
     thread::spawn(|| {
         thread::sleep(Duration::from_secs(60));
-        say("  FAILED: not done after a minute");
+        show("  FAILED: not done after a minute");
         exit(1);
     });
     for engine in Engine::available() {
-        say(format_args!("{engine:?} engine"));
+        show(format_args!("{engine:?} engine"));
         if let Err(error) = demonstrate(engine) {
-            say(format_args!("  FAILED: {error}"));
+            show(format_args!("  FAILED: {error}"));
             return ExitCode::FAILURE;
         }
     }
-    say("All as promised.");
+    show("All as promised.");
     ExitCode::SUCCESS
 }
 
@@ -267,10 +267,10 @@ fn promise(kept: bool, what: &str) -> io::Result<()> {
 }
 
 fn say(what: &str, text: String) {
-    say(format_args!("  {what:<12}{text}"));
+    show(format_args!("  {what:<12}{text}"));
 }
 
 /// Whoever reads it may have gone: `println!` would panic then.
-fn say(line: impl std::fmt::Display) {
+fn show(line: impl std::fmt::Display) {
     let _ = writeln!(io::stdout(), "{line}");
 }

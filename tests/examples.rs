@@ -22,8 +22,14 @@ mod http_redirect;
 mod https_get;
 #[path = "examples/keep_alive.rs"]
 mod keep_alive;
+#[cfg(unix)]
+#[path = "examples/log_reader.rs"]
+mod log_reader;
 #[path = "examples/proxy.rs"]
 mod proxy;
+#[cfg(unix)]
+#[path = "examples/terminator.rs"]
+mod terminator;
 // `sslcat` has its tests with it too.
 #[allow(dead_code)]
 #[path = "examples/tool.rs"]
