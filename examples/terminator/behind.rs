@@ -5,7 +5,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 use sslfile::{Backend, Callbacks, Context, PlainFile, SslFile};
@@ -51,15 +51,19 @@ impl Behind {
         let mut backends = backends.iter().cycle();
         loop {
             // Asked first: who is in the queue by then is taken.
-            let stopping = self.stopping.load(Relaxed);
-            match port.accept() {
-                Ok((tcp, addr)) => {
-                    let read = backends.next().map_or(Ok(()), |backend| self.read_header(tcp, addr, backend));
-                    read.unwrap_or_else(|error| log::warn(log::about(addr, &error)));
+            let stopping = self.stopping.load(Relaxed) && port.set_nonblocking(true).is_ok();
+            match (port.accept(), stopping) {
+                (Ok((tcp, addr)), _) => {
+                    let (behind, Some(backend)) = (self.clone(), backends.next().cloned()) else { return };
+                    // On the loop, so that nobody else has a handle on the file.
+                    backend.clone().call_out(Duration::ZERO, move || {
+                        let read = behind.read_header(tcp, addr, backend);
+                        read.unwrap_or_else(|error| log::warn(log::about(addr, &error)));
+                    });
                 }
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock && stopping => return,
-                Err(e) if e.kind() == io::ErrorKind::WouldBlock => {}
-                Err(e) => {
+                (Err(e), true) if e.kind() == io::ErrorKind::WouldBlock => return,
+                (Err(e), false) if e.kind() == io::ErrorKind::WouldBlock => {}
+                (Err(e), _) => {
                     log::warn(e);
                     thread::sleep(LOOK);
                 }
@@ -67,38 +71,34 @@ impl Behind {
         }
     }
 
-    fn read_header(self: &Arc<Self>, tcp: TcpStream, addr: SocketAddr, backend: &Backend) -> io::Result<()> {
+    fn read_header(self: Arc<Self>, tcp: TcpStream, addr: SocketAddr, backend: Backend) -> io::Result<()> {
         // It has the port's.
         tcp.set_read_timeout(None)?;
         let own = tcp.local_addr()?;
         let plain = PlainFile::new(tcp);
         plain.set_nonblocking(true)?;
-        plain.set_backend(Some(backend))?;
-        // Owns it until the header is there, or the connection has ended.
-        let owned = plain.clone();
-        let owner = Arc::new(backend.call_out(PATIENCE, move || {
-            log::warn(format_args!("{addr}: no PROXY header for {PATIENCE:?}"));
-            drop(owned);
-        }));
-        let (behind, backend, closes, mut so_far) = (self.clone(), backend.clone(), owner.clone(), Vec::new());
-        let on_read = move |plain: &PlainFile, data: &[u8]| {
+        plain.set_backend(Some(&backend))?;
+        plain.set_read_deadline(Some(Instant::now() + PATIENCE))?;
+        // The file is owned by its own callback, until that goes: at its end, or here.
+        let (owned, mut so_far) = (plain.clone(), Vec::new());
+        let on_read = move |file: &PlainFile, data: &[u8]| {
             so_far.extend_from_slice(data);
             let found = Ends::read(&so_far).inspect_err(|bad| log::warn(format_args!("{addr}: {bad}")));
             if let Ok(None) = found {
                 return;
             }
-            owner.cancel();
-            drop(plain.take_callbacks());
+            drop(file.take_callbacks());
             if let Ok(Some((length, ends))) = found {
-                let (behind, plain, handle) = (behind.clone(), plain.clone(), backend.clone());
-                let (rest, ends) = (so_far.split_off(length), ends.unwrap_or(Ends { client: addr, server: own }));
+                let (behind, plain, rest) = (self.clone(), owned.clone(), so_far.split_off(length));
+                let (ends, handle) = (ends.unwrap_or(Ends { client: addr, server: own }), backend.clone());
                 // The stream can't be had while a callback of its file runs.
                 backend.call_out(Duration::ZERO, move || behind.begin_tls(plain, rest, ends, &handle));
             }
         };
-        plain.set_callbacks(Callbacks::new().on_read(on_read).on_close(move |_, _| {
-            closes.cancel();
-        }));
+        let on_close = move |_: &PlainFile, end: io::Result<()>| {
+            let _ = end.inspect_err(|error| log::warn(log::about(addr, error)));
+        };
+        plain.set_callbacks(Callbacks::new().on_read(on_read).on_close(on_close));
         Ok(())
     }
 

@@ -297,7 +297,6 @@ fn terminator_believes_the_proxy_before_it_and_nobody_else() {
             assert!(got.starts_with(&format!("PROXY {expected}")) && got.ends_with("\r\nhello\n"), "{got:?}");
         }
     }
-    // Header and hello in one piece, as a client's first flight may come.
     let long = format!("PROXY TCP4 {}\r\n", "1".repeat(200)).into_bytes();
     let bad: [&[u8]; 5] = [
         b"\x16\x03\x01\x02\0",
@@ -384,10 +383,10 @@ fn terminator_does_not_share_its_port_with_a_second_start() {
 }
 
 /// Clients who come one after the other while it is told to stop: whoever was connected is served.
-fn stops_under_load(args: &[&str], greeting: &[u8]) {
+fn stops_under_load() {
     const CLIENTS: usize = 12;
     let files = Files::new();
-    let (tool, port) = start(&files, &echo(), args);
+    let (tool, port) = start(&files, &echo(), &["--loops", "2"]);
     let served = AtomicUsize::new(0);
     let context = client_context(engines()[0]);
     let serve = || loop {
@@ -397,7 +396,6 @@ fn stops_under_load(args: &[&str], greeting: &[u8]) {
             Err(e) => return Err(e),
         };
         tcp.set_read_timeout(Some(LONG))?;
-        (&tcp).write_all(greeting)?;
         let file = SslFile::client(tcp, &context, "localhost")?;
         goes_through(&file)?;
         file.close()?;
@@ -419,13 +417,25 @@ fn stops_under_load(args: &[&str], greeting: &[u8]) {
 #[test]
 fn terminator_loses_no_connection_when_it_stops_under_load() {
     for _ in 0..3 {
-        stops_under_load(&["--loops", "2"], b"");
+        stops_under_load();
     }
 }
 
 #[test]
-fn terminator_behind_a_proxy_loses_no_connection_when_it_stops_under_load() {
-    stops_under_load(&["--loops", "2", "--accept-proxy"], b"PROXY TCP4 1.2.3.4 5.6.7.8 80 256\r\n");
+fn terminator_behind_a_proxy_serves_who_is_connected_when_it_stops() {
+    let files = Files::new();
+    let (tool, port) = start(&files, &echo(), &["--loops", "2", "--accept-proxy"]);
+    let waiting: Vec<_> = (0..20).map(|_| tcp(port)).collect();
+    signal(&tool, Signal::TERM);
+    tool.stdout.wait_for("stopping");
+    for mut tcp in waiting {
+        tcp.write_all(b"PROXY TCP4 1.2.3.4 5.6.7.8 80 256\r\n").expect("write");
+        let file = SslFile::client(tcp, &client_context(engines()[0]), "localhost").expect("handshake");
+        goes_through(&file).expect("an echo");
+        file.close().expect("close");
+    }
+    let ended = tool.end();
+    assert!(ended.code == 0 && ended.stdout().contains(" 0 live, 20 in all"), "{ended:?}");
 }
 
 #[test]
