@@ -2,18 +2,18 @@
 
 use std::fs;
 use std::io;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 use sslfile::{Backend, ClientAuth, Context, Identity, SslListener};
 
-use crate::behind::Behind;
 use crate::pair::{Gate, Pair};
 use crate::proxy::Ends;
-use crate::{log, Args};
+use crate::{behind, log, Args};
 
 /// What is wrong with the files shows here, and not when a client comes.
 pub fn context(args: &Args) -> io::Result<Context> {
@@ -52,23 +52,26 @@ fn bind(mut addr: SocketAddr, number: usize) -> io::Result<Vec<TcpListener>> {
     Ok(listeners)
 }
 
-pub enum Front {
-    Tls(Vec<SslListener>),
-    Behind(Arc<Behind>, JoinHandle<()>),
+pub struct Front {
+    listeners: Vec<SslListener>,
+    /// Where another proxy stands before us.
+    acceptor: Option<JoinHandle<()>>,
+    pub addr: SocketAddr,
 }
 
 impl Front {
-    pub fn open(args: &Args, backends: &[Backend], gate: &Arc<Gate>) -> io::Result<(Front, SocketAddr)> {
+    pub fn open(args: &Args, backends: &[Backend], gate: &Arc<Gate>) -> io::Result<Front> {
         let context = context(args)?;
-        let number = if args.accept_proxy { 1 } else { backends.len() };
-        let mut ports = bind(args.listen, number)?;
+        let ports = bind(args.listen, if args.accept_proxy { 1 } else { backends.len() })?;
         let addr = ports[0].local_addr()?;
+        let listeners = ports.into_iter().map(|port| SslListener::from_tcp(port, &context));
+        let listeners = listeners.collect::<io::Result<Vec<_>>>()?;
         if args.accept_proxy {
-            let (behind, acceptor) = Behind::start(gate, context, ports.remove(0), backends)?;
-            return Ok((Front::Behind(behind, acceptor), addr));
+            let (listener, backends, gate) = (listeners[0].try_clone()?, backends.to_vec(), gate.clone());
+            let acceptor = Some(thread::spawn(move || behind::accept(&listener, &backends, &gate)));
+            return Ok(Front { listeners, acceptor, addr });
         }
-        let listeners = ports.into_iter().zip(backends).map(|(port, backend)| {
-            let listener = SslListener::from_tcp(port, &context)?;
+        for (listener, backend) in listeners.iter().zip(backends) {
             let (failed, accepted) = (gate.clone(), gate.clone());
             listener.set_error_callback(move |addr, error| failed.handshake_failed(addr, &error));
             // Without a handle on it: the backend must not hold itself.
@@ -76,32 +79,26 @@ impl Front {
                 let server = client.local_addr().unwrap_or(addr);
                 Pair::join(&accepted, client, Ends { client: from, server });
             })?;
-            Ok(listener)
-        });
-        Ok((Front::Tls(listeners.collect::<io::Result<_>>()?), addr))
+        }
+        Ok(Front { listeners, acceptor: None, addr })
     }
 
     pub fn set_context(&self, context: &Context) {
-        match self {
-            Front::Tls(listeners) => listeners.iter().for_each(|listener| listener.set_context(context)),
-            Front::Behind(behind, _) => behind.set_context(context),
-        }
+        self.listeners.iter().for_each(|listener| listener.set_context(context));
     }
 
     /// Takes who is in the system's queue already, and nobody else.
     pub fn finish(&self) {
-        match self {
-            Front::Tls(listeners) => listeners.iter().for_each(SslListener::finish),
-            Front::Behind(behind, _) => behind.stop(),
+        if self.acceptor.is_none() {
+            return self.listeners.iter().for_each(SslListener::finish);
         }
+        // Who waits in `accept` looks again when somebody comes.
+        let _ = self.listeners[0].set_nonblocking(true);
+        let _ = TcpStream::connect_timeout(&self.addr, Duration::from_millis(100));
     }
 
     /// Whether nobody comes any more, but for those of whom the backends know.
     pub fn is_finished(&self) -> bool {
-        match self {
-            // They stay in their backends until they have handed out the last one.
-            Front::Tls(_) => true,
-            Front::Behind(_, acceptor) => acceptor.is_finished(),
-        }
+        self.acceptor.as_ref().is_none_or(JoinHandle::is_finished)
     }
 }

@@ -105,13 +105,13 @@ fn run(args: &Args) -> io::Result<()> {
     let gate = Arc::new(Gate { target, send_proxy, idle, start: Instant::now(), stats: Default::default() });
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let backends = (0..loops).map(|_| Backend::new()).collect::<io::Result<Vec<_>>>()?;
-    let (front, addr) = Front::open(args, &backends, &gate)?;
+    let front = Front::open(args, &backends, &gate)?;
     let run = |backend: &Backend| -> JoinHandle<_> {
         let backend = backend.clone();
         thread::spawn(move || backend.run())
     };
     let mut threads: Vec<_> = backends.iter().map(run).collect();
-    log::info(format_args!("listening on {addr}, for {}, {loops} loops", args.target));
+    log::info(format_args!("listening on {}, for {}, {loops} loops", front.addr, args.target));
 
     let interval = Duration::from_secs(args.stats);
     let (mut until, mut next_line) = (None, Instant::now() + interval);
