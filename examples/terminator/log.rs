@@ -12,19 +12,15 @@ const WAITING: usize = 1024;
 type Job = Box<dyn FnOnce() + Send>;
 
 pub fn info(text: impl Display) {
-    let line = line("INFO ", text);
-    // To a reader that has gone nothing can be said; `println!` would panic.
-    queue(move || drop(io::stdout().write_all(line.as_bytes())));
+    write("INFO ", text, io::stdout());
 }
 
 pub fn warn(text: impl Display) {
-    let line = line("WARN ", text);
-    queue(move || drop(io::stderr().write_all(line.as_bytes())));
+    write("WARN ", text, io::stderr());
 }
 
 pub fn error(text: impl Display) {
-    let line = line("ERROR", text);
-    queue(move || drop(io::stderr().write_all(line.as_bytes())));
+    write("ERROR", text, io::stderr());
 }
 
 /// Something that went wrong with somebody, whose name is said once: most errors of the library have it in them.
@@ -42,6 +38,12 @@ pub fn flush() {
     let (done, written) = sync_channel(1);
     queue(move || done.send(()).unwrap_or_default());
     let _ = written.recv_timeout(Duration::from_secs(1));
+}
+
+fn write(level: &str, text: impl Display, mut to: impl Write + Send + 'static) {
+    let line = line(level, text);
+    // To a reader that has gone nothing can be said; `println!` would panic.
+    queue(move || drop(to.write_all(line.as_bytes())));
 }
 
 fn queue(job: impl FnOnce() + Send + 'static) {

@@ -60,8 +60,8 @@ struct Args {
     #[arg(long, value_name = "LIST", value_delimiter = ',')]
     alpn: Vec<String>,
     /// Tell the target who the client is, by a PROXY header.
-    #[arg(long, value_name = "VERSION")]
-    send_proxy: Option<proxy::Version>,
+    #[arg(long, value_name = "VERSION", value_parser = ["v1", "v2"])]
+    send_proxy: Option<String>,
     /// Take only connections that begin with a PROXY header, of either version, from a proxy before us.
     #[arg(long)]
     accept_proxy: bool,
@@ -90,18 +90,14 @@ fn main() -> ExitCode {
         log::error(error);
     }
     log::flush();
-    if result.is_ok() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    ExitCode::from(u8::from(result.is_err()))
 }
 
 fn run(args: &Args) -> io::Result<()> {
     raise_limit();
     let target = Target::new(&args.target, Duration::from_secs(args.connect_timeout))?;
     let loops = args.loops.or(thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
-    let (send_proxy, idle) = (args.send_proxy, Duration::from_secs(args.idle));
+    let (send_proxy, idle) = (args.send_proxy.clone(), Duration::from_secs(args.idle));
     let gate = Arc::new(Gate { target, send_proxy, idle, start: Instant::now(), stats: Default::default() });
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let backends = (0..loops).map(|_| Backend::new()).collect::<io::Result<Vec<_>>>()?;
@@ -143,6 +139,9 @@ fn run(args: &Args) -> io::Result<()> {
             let ended = threads.swap_remove(ended).join();
             let why = ended.map_or("a panic".to_string(), |ended| format!("{ended:?}"));
             return Err(io::Error::other(format!("an event loop has ended: {why}")));
+        }
+        if args.accept_proxy && front.is_finished() && until.is_none() {
+            return Err(io::Error::other("nobody accepts any more"));
         }
         // What is being accepted, what is being sent: all are in there.
         let is_over = |until| backends.iter().all(Backend::is_empty) && front.is_finished() || Instant::now() >= until;

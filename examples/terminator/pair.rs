@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use sslfile::{CallOut, Callbacks, PlainFile, SslFile};
 
 use crate::log;
-use crate::proxy::{self, Ends};
+use crate::proxy::Ends;
 use crate::target::Target;
 
 /// What one side may leave unread before the other is not read from any more.
@@ -18,7 +18,7 @@ const HIGH_WATER: usize = 128 * 1024;
 /// What all pairs have in common.
 pub struct Gate {
     pub target: Arc<Target>,
-    pub send_proxy: Option<proxy::Version>,
+    pub send_proxy: Option<String>,
     /// Zero: for ever.
     pub idle: Duration,
     pub start: Instant,
@@ -54,7 +54,7 @@ impl Pair {
 
     fn begin(gate: &Arc<Gate>, client: &SslFile, tcp: TcpStream, ends: Ends) -> io::Result<()> {
         let upstream = PlainFile::new(tcp);
-        if let Some(version) = gate.send_proxy {
+        if let Some(version) = &gate.send_proxy {
             upstream.send(&ends.header(version, client))?;
         }
         upstream.set_backend(client.backend().as_ref())?;

@@ -3,7 +3,6 @@
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-use clap::ValueEnum;
 use sslfile::SslFile;
 
 /// What begins version 2, and nothing else.
@@ -11,12 +10,6 @@ const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
 /// Of version 1, with the line's end; of version 2, with what else it tells.
 const LONGEST: [usize; 2] = [107, 4096];
 const BAD: &str = "no PROXY header, or a bad one";
-
-#[derive(Clone, Copy, ValueEnum)]
-pub enum Version {
-    V1,
-    V2,
-}
 
 /// Who speaks with whom.
 #[derive(Clone, Copy)]
@@ -27,7 +20,7 @@ pub struct Ends {
 
 impl Ends {
     /// What the target is told first. Version 2 has room for the protocol agreed on and the name that was asked for.
-    pub fn header(&self, version: Version, client: &SslFile) -> Vec<u8> {
+    pub fn header(&self, version: &str, client: &SslFile) -> Vec<u8> {
         let (from, to) = (self.client.ip().to_canonical(), self.server.ip().to_canonical());
         let (from_port, to_port) = (self.client.port(), self.server.port());
         let (line, family, addrs) = match (from, to) {
@@ -38,7 +31,7 @@ impl Ends {
                 (format!("TCP6 {} {}", v6(from), v6(to)), 0x21, [v6(from).octets(), v6(to).octets()].concat())
             }
         };
-        if let Version::V1 = version {
+        if version == "v1" {
             return format!("PROXY {line} {from_port} {to_port}\r\n").into_bytes();
         }
         let mut rest = [&addrs[..], &from_port.to_be_bytes(), &to_port.to_be_bytes()].concat();

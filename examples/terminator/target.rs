@@ -47,24 +47,25 @@ impl Target {
         }
         if !self.looking_up.swap(true, Relaxed) {
             let target = self.clone();
-            // It waits for name servers.
-            thread::spawn(move || {
-                match look_up(&target.name) {
-                    Ok(found) => target.found(&found),
-                    Err(error) => log::warn(error),
-                }
-                thread::sleep(LOOKUP);
-                target.looking_up.store(false, Relaxed);
-            });
+            // It waits for name servers. Without a thread the next failure tries again.
+            let begun = thread::Builder::new().spawn(move || target.look_up_again());
+            self.looking_up.store(begun.is_ok(), Relaxed);
         }
     }
 
-    fn found(&self, found: &[SocketAddr]) {
-        let mut addrs = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
-        let new: Vec<_> = found.iter().filter(|addr| !addrs.contains(addr)).copied().collect();
-        new.iter().for_each(|addr| log::info(format_args!("{}: {addr} is new", self.name)));
-        addrs.retain(|addr| found.contains(addr));
-        addrs.extend(new);
+    fn look_up_again(&self) {
+        match look_up(&self.name) {
+            Ok(found) => {
+                let mut addrs = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
+                addrs.retain(|addr| found.contains(addr));
+                let new: Vec<_> = found.into_iter().filter(|addr| !addrs.contains(addr)).collect();
+                new.iter().for_each(|addr| log::info(format_args!("{}: {addr} is new", self.name)));
+                addrs.extend(new);
+            }
+            Err(error) => log::warn(error),
+        }
+        thread::sleep(LOOKUP);
+        self.looking_up.store(false, Relaxed);
     }
 }
 
@@ -94,8 +95,10 @@ impl Attempt {
     /// A backend tells of data and of ends, and of neither when a connection is made. To this machine it is at once; to others
     /// we look again soon.
     fn look(self, backend: Backend, tcp: TcpStream, addr: SocketAddr, begin: Instant, again: Duration) {
+        if tcp.peer_addr().is_ok() {
+            return (self.done)(Ok(tcp));
+        }
         match tcp.take_error() {
-            _ if tcp.peer_addr().is_ok() => (self.done)(Ok(tcp)),
             Ok(Some(error)) | Err(error) => self.failed(&backend, addr, error),
             Ok(None) if begin.elapsed() >= self.target.timeout => {
                 let text = format!("no answer for {:?}", self.target.timeout);
