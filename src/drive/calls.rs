@@ -43,7 +43,9 @@ impl<S: Transport, F> Shared<S, F> {
     ) -> io::Result<usize> {
         let _call = InCall::begin();
         let mut locked = self.lock();
-        let interrupts = locked.machine.interrupts();
+        // As things are now: what others set meanwhile is for calls that begin later.
+        let timeout = locked.machine.read_timeout();
+        let call = locked.machine.begin(Kind::Read, caller != Caller::User, timeout, &Real);
         let mut dry = false;
         if caller == Caller::User && locked.machine.is_quiet() {
             let mut has_news = locked.machine.tls.may_have_news();
@@ -56,7 +58,7 @@ impl<S: Transport, F> Shared<S, F> {
                     }
                 }
                 match locked.receive_calmly() {
-                    Calmly::Some if locked.machine.interrupts() == interrupts => has_news = true,
+                    Calmly::Some if !locked.machine.is_interrupted(&call) => has_news = true,
                     performed => {
                         dry = performed == Calmly::Dry;
                         break;
@@ -64,9 +66,6 @@ impl<S: Transport, F> Shared<S, F> {
                 }
             }
         }
-        let timeout = locked.machine.read_timeout();
-        let mut call = locked.machine.begin(Kind::Read, caller != Caller::User, timeout, &Real);
-        call.interrupts = interrupts;
         locked.drive(call, caller == Caller::Briefly, dry, |machine, call| {
             machine.poll_read(call, |connection| take(connection).unwrap_or(0), &Real)
         })

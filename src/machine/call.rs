@@ -39,7 +39,7 @@ pub(crate) struct Call {
     pub hasty: bool,
     /// The driver has tried all that can be tried without waiting.
     pub exhausted: bool,
-    pub interrupts: u64,
+    interrupts: u64,
     /// It has begun to wait, and is counted.
     waits: bool,
     pub(super) write: super::write::Progress,
@@ -119,12 +119,6 @@ pub(crate) fn most_receives(kind: Kind) -> usize {
 }
 
 impl Machine {
-    /// A call that began when this was asked has been interrupted since if it is another.
-    #[inline]
-    pub fn interrupts(&self) -> u64 {
-        self.interrupts
-    }
-
     /// Begins a call. `timeout` bounds it, if it may wait.
     #[inline]
     pub fn begin(&self, kind: Kind, wraps: bool, timeout: Option<Duration>, clock: &impl Clock) -> Call {
@@ -219,7 +213,7 @@ impl Machine {
     }
 
     #[inline]
-    pub(super) fn is_interrupted(&self, call: &Call) -> bool {
+    pub fn is_interrupted(&self, call: &Call) -> bool {
         call.interrupts != self.interrupts
     }
 
