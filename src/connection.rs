@@ -581,15 +581,15 @@ impl Connection {
     /// Decrypts what has come and throws it away, what was decrypted before excepted. Says whether reading has ended.
     pub(crate) fn discard_input(&mut self) -> bool {
         // Who has not shaken hands does not begin to, only to throw away what comes of it.
-        if self.handshake_done {
+        if !self.handshake_done {
+            self.wire.clear_input();
+        } else if self.end.is_none() && self.has_input() {
             let mut away = [0; 4096];
             while self.decrypt(&mut away).is_some() {
                 self.discarded = true;
             }
-        } else {
-            self.wire.clear_input();
-            self.look_for_end();
         }
+        self.look_for_end();
         self.end.is_some()
     }
 

@@ -73,16 +73,7 @@ pub fn print(rows: &[Row], cases: &[&'static Case], peers: &[Peer]) {
                 format!("{} + {}", cost_text(case.unit, client), cost_text(case.unit, server)),
             ];
             let raw = peer.raw.map(of).unwrap_or_default();
-            let ratios = paired(&mine, &raw, Row::rate);
-            if ratios.is_empty() {
-                line.extend(vec![String::new(); 4]);
-            } else {
-                let of_ratios = |q| quantile(ratios.iter().copied(), q);
-                line.push(format!("{:.2}", of_ratios(0.5)));
-                line.push(format!("{:.2}-{:.2}", of_ratios(0.25), of_ratios(0.75)));
-                line.push(format!("{:.2}", of_ratios(1.0)));
-                line.push(format!("{:.2}", median(paired(&mine, &raw, Row::cpu))));
-            }
+            line.extend(ratio_texts(&paired(&mine, &raw, Row::rate), paired(&mine, &raw, Row::cpu)));
             let common = paired(&mine, &of(COMMON), Row::rate);
             line.push(if common.is_empty() { String::new() } else { format!("{:.2}", median(common)) });
             table.push(line);
@@ -100,6 +91,20 @@ pub fn print(rows: &[Row], cases: &[&'static Case], peers: &[Peer]) {
 }
 
 /// Ratios of samples that were taken in the same round.
+/// The columns from "to own raw" to "CPU to raw".
+pub fn ratio_texts(rates: &[f64], cpus: Vec<f64>) -> [String; 4] {
+    if rates.is_empty() {
+        return Default::default();
+    }
+    let of_rates = |q| quantile(rates.iter().copied(), q);
+    [
+        format!("{:.2}", of_rates(0.5)),
+        format!("{:.2}-{:.2}", of_rates(0.25), of_rates(0.75)),
+        format!("{:.2}", of_rates(1.0)),
+        format!("{:.2}", median(cpus)),
+    ]
+}
+
 fn paired(mine: &[&Row], other: &[&Row], figure: impl Fn(&Row) -> f64) -> Vec<f64> {
     let of_round = |round| other.iter().find(|row| row.round == round);
     mine.iter().filter_map(|row| Some(figure(row) / figure(of_round(row.round)?))).collect()

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::process::Usage;
-use crate::report::{median, quantile, Table};
+use crate::report::{median, ratio_texts, Table};
 use crate::servers::Kind;
 
 /// A server's name, and that of the one that it is compared with.
@@ -98,16 +98,7 @@ impl Samples {
             line.push(format!("{:.2}{unit}", median(mine.iter().filter_map(|sample| sample.more.get(i)).copied())));
         }
         let raw = raw.map(of).unwrap_or_default();
-        let rates = paired(&mine, &raw, Sample::rate);
-        if rates.is_empty() {
-            line.extend(vec![String::new(); 4]);
-        } else {
-            let of_ratios = |q| quantile(rates.iter().copied(), q);
-            line.push(format!("{:.2}", of_ratios(0.5)));
-            line.push(format!("{:.2}-{:.2}", of_ratios(0.25), of_ratios(0.75)));
-            line.push(format!("{:.2}", of_ratios(1.0)));
-            line.push(format!("{:.2}", median(paired(&mine, &raw, Sample::cpu))));
-        }
+        line.extend(ratio_texts(&paired(&mine, &raw, Sample::rate), paired(&mine, &raw, Sample::cpu)));
         for other in others {
             let other = of(other);
             for figure in [Sample::rate, Sample::cpu] {

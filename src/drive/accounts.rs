@@ -1,13 +1,25 @@
 //! What happens when a file's lock is given up: who is woken, and what the backend and the user are told.
 
-use super::{alert_queue, Core, Locked};
+use super::{alert_queue, Core, Locked, Parked};
 use crate::backend::Happened;
-use crate::machine::{Machine, Stir, Waits};
+use crate::machine::{Sleeper, Stir, Waits};
 use crate::stream::Transport;
 use crate::sync::{now, MutexGuard};
 
-type Lacks = fn(&Machine) -> bool;
-type Of = fn(&Waits) -> bool;
+impl Sleeper for Parked {
+    fn waits(&self) -> &Waits {
+        &self.waits
+    }
+
+    fn is_rung(&self) -> bool {
+        self.rung
+    }
+
+    fn ring(&mut self) {
+        self.rung = true;
+        self.bell.ring();
+    }
+}
 
 impl<S: Transport, F> Locked<'_, S, F> {
     /// Without the lock, for I/O and for all that is not ours.
@@ -43,9 +55,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
             found = self.machine.take_stir();
             stir = stir.and(found);
         }
-        if !self.parked.is_empty() {
-            self.wake(stir);
-        }
+        let Core { machine, parked, .. } = &mut *self.core;
+        machine.wake(parked, stir);
         #[cfg(feature = "log")]
         self.note_for_log();
         let has_news = self.machine.tls.has_alerts() && self.pass_on_alerts();
@@ -57,29 +68,6 @@ impl<S: Transport, F> Locked<'_, S, F> {
             found.state = true;
         }
         found
-    }
-
-    /// Those whom it concerns; and one to wait for the stream where nobody does and somebody should.
-    fn wake(&mut self, stir: Stir) {
-        let Core { machine, parked, .. } = &mut *self.core;
-        for sleeper in parked.iter_mut().filter(|sleeper| !sleeper.rung) {
-            if machine.concerns(&sleeper.waits, stir) {
-                sleeper.rung = true;
-                sleeper.bell.ring();
-            }
-        }
-        for (lacks, watches, would) in [
-            (Machine::lacks_sender as Lacks, (|w| w.writable) as Of, (|w| w.may_send) as Of),
-            (Machine::lacks_receiver, |w| w.readable, |w| w.may_receive),
-        ] {
-            let is_watched = parked.iter().any(|sleeper| sleeper.rung || watches(&sleeper.waits));
-            if !is_watched && lacks(machine) {
-                if let Some(sleeper) = parked.iter_mut().find(|sleeper| would(&sleeper.waits)) {
-                    sleeper.rung = true;
-                    sleeper.bell.ring();
-                }
-            }
-        }
     }
 
     /// Says whether somebody is to be told.

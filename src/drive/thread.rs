@@ -82,16 +82,13 @@ impl<S: Transport, F> Locked<'_, S, F> {
 
     #[cold]
     fn has_sent_otherwise(&mut self, call: &mut Call, lease: SendLease, flight: Buffer, went: Went) {
-        if let Performed::Panicked(panic) = self.sent(lease, flight, went) {
-            self.machine.leave(call);
-            resume_unwind(panic);
-        }
+        let performed = self.sent(lease, flight, went);
+        self.unless_panicked(call, performed);
     }
 
-    /// As `perform`; a panic of the stream's goes on behind the end of the call.
-    #[inline]
-    pub(super) fn perform_for(&mut self, call: &mut Call, job: Job, how: Briefly) -> Performed {
-        match self.perform(job, how) {
+    /// A panic of the stream's goes on behind the end of the call.
+    fn unless_panicked(&mut self, call: &mut Call, performed: Performed) -> Performed {
+        match performed {
             Performed::Panicked(panic) => {
                 self.machine.leave(call);
                 resume_unwind(panic);
@@ -190,7 +187,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
         let mut tries = self.machine.late_tries();
         while let Some(job) = self.machine.job(tries) {
             tries.receive &= !matches!(job, Job::Receive(_));
-            match self.perform_for(call, job, Briefly::No) {
+            let performed = self.perform(job, Briefly::No);
+            match self.unless_panicked(call, performed) {
                 Performed::Full => tries.send = false,
                 Performed::Passing(_) => break,
                 _ => {}

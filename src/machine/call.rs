@@ -90,6 +90,14 @@ impl Waits {
     }
 }
 
+/// A call that waits, as its driver keeps it.
+pub(crate) trait Sleeper {
+    fn waits(&self) -> &Waits;
+    /// It is awake, or about to be, and will look at all there is.
+    fn is_rung(&self) -> bool;
+    fn ring(&mut self);
+}
+
 /// What has changed: those who wait for it are to be woken.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Stir {
@@ -249,13 +257,37 @@ impl Machine {
             || waits.turn.is_some_and(|ticket| self.send.is_turn_of(ticket))
     }
 
+    /// Rings for those whom it concerns; and for one to wait for the stream where nobody does and somebody should.
+    pub fn wake(&self, sleepers: &mut [impl Sleeper], stir: Stir) {
+        if sleepers.is_empty() {
+            return;
+        }
+        for sleeper in sleepers.iter_mut().filter(|sleeper| !sleeper.is_rung()) {
+            if self.concerns(sleeper.waits(), stir) {
+                sleeper.ring();
+            }
+        }
+        type Of = fn(&Waits) -> bool;
+        for (lacks, watches, would) in [
+            (Machine::lacks_sender as fn(&Machine) -> bool, (|w| w.writable) as Of, (|w| w.may_send) as Of),
+            (Machine::lacks_receiver, |w| w.readable, |w| w.may_receive),
+        ] {
+            let is_watched = sleepers.iter().any(|sleeper| sleeper.is_rung() || watches(sleeper.waits()));
+            if !is_watched && lacks(self) {
+                if let Some(sleeper) = sleepers.iter_mut().find(|sleeper| would(sleeper.waits())) {
+                    sleeper.ring();
+                }
+            }
+        }
+    }
+
     /// There is output that somebody should wait to send.
-    pub fn lacks_sender(&self) -> bool {
+    pub(super) fn lacks_sender(&self) -> bool {
         !self.driven && self.send.is_free() && self.has_output()
     }
 
     /// Writers wait for a peer that may wait for us to read: somebody should.
-    pub fn lacks_receiver(&self) -> bool {
+    fn lacks_receiver(&self) -> bool {
         self.receive.readers == 0 && self.admits(self.limit_of_writers())
     }
 }

@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::frames::{CallFrame, Frame};
 use super::World;
-use crate::machine::{Installed, Machine, Stir, Waits};
+use crate::machine::{Installed, Machine, Sleeper, Stir, Waits};
 use crate::sys::Ready;
 
 /// What a file's stream is.
@@ -23,6 +23,20 @@ pub(super) struct Parked {
     pub wanted: Ready,
     pub until: Option<Instant>,
     pub rung: bool,
+}
+
+impl Sleeper for Parked {
+    fn waits(&self) -> &Waits {
+        &self.waits
+    }
+
+    fn is_rung(&self) -> bool {
+        self.rung
+    }
+
+    fn ring(&mut self) {
+        self.rung = true;
+    }
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -135,9 +149,6 @@ impl Node {
     }
 }
 
-type Lacks = fn(&Machine) -> bool;
-type Of = fn(&Waits) -> bool;
-
 impl World {
     /// The file's lock is given up. Says what has been found only now.
     pub(super) fn release(&mut self, node: usize) -> Stir {
@@ -149,30 +160,10 @@ impl World {
             found = self.nodes[node].machine.take_stir();
             stir = stir.and(found);
         }
-        if !self.nodes[node].parked.is_empty() {
-            self.wake(node, stir);
-        }
+        let Node { machine, parked, .. } = &mut self.nodes[node];
+        machine.wake(parked, stir);
         drop(self.nodes[node].machine.tls.take_alerts());
         found
-    }
-
-    /// As `drive`'s.
-    fn wake(&mut self, node: usize, stir: Stir) {
-        let Node { machine, parked, .. } = &mut self.nodes[node];
-        for sleeper in parked.iter_mut().filter(|sleeper| !sleeper.rung) {
-            sleeper.rung = machine.concerns(&sleeper.waits, stir);
-        }
-        for (lacks, watches, would) in [
-            (Machine::lacks_sender as Lacks, (|w| w.writable) as Of, (|w| w.may_send) as Of),
-            (Machine::lacks_receiver, |w| w.readable, |w| w.may_receive),
-        ] {
-            let is_watched = parked.iter().any(|sleeper| sleeper.rung || watches(&sleeper.waits));
-            if !is_watched && lacks(machine) {
-                if let Some(sleeper) = parked.iter_mut().find(|sleeper| would(&sleeper.waits)) {
-                    sleeper.rung = true;
-                }
-            }
-        }
     }
 
     fn tell_backend(&mut self, node: usize) {
