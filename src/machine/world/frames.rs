@@ -7,6 +7,7 @@ use super::node::Under;
 use super::ops::Op;
 use super::session::probe;
 use super::World;
+use crate::connection::Connection;
 use crate::error::Error;
 use crate::machine::{most_receives, Call, Job, Kind, Patience, Step, Tries, Which};
 
@@ -58,6 +59,16 @@ pub(super) struct CallFrame {
     pub reading: bool,
     /// What had been loaded when all was that was queued before it.
     pub queued_until: i64,
+    /// The job it has out is of the short way.
+    pub calm: bool,
+}
+
+/// Of a call that reads.
+pub(super) fn take(connection: &mut Connection, data: &mut Vec<u8>, room: usize) -> usize {
+    data.resize(room, 0);
+    let n = connection.read(data).unwrap_or(0);
+    data.truncate(n);
+    n
 }
 
 /// How a call ended.
@@ -174,7 +185,7 @@ impl World {
     }
 
     /// The lock is given up, and the frame below gets this.
-    fn give(&mut self, t: usize, node: usize, ret: Ret) {
+    pub(super) fn give(&mut self, t: usize, node: usize, ret: Ret) {
         self.tasks[t].ret = Some(ret);
         self.release(node);
     }
@@ -209,10 +220,6 @@ impl World {
         let call = machine.begin(kind, wraps, timeout, &clock);
         let queued_until = machine.send.queued_until();
         self.trace(|| format!("t{t} f{node} {kind:?} {:?} {} of {id:?}", call.patience, data.len()));
-        self.tasks[t].ret = None;
-        if !self.nodes[node].place && !self.is_room_awaited(node) {
-            self.nodes[node].machine.room();
-        }
         let mut frame = CallFrame {
             node,
             call,
@@ -227,13 +234,27 @@ impl World {
             received: 0,
             reading: false,
             queued_until,
+            calm: false,
         };
-        let machine = &mut self.nodes[node].machine;
-        frame.late = machine.is_overdue(&clock).then(|| machine.late_tries());
         if let Some(Frame::Io(io)) = self.tasks[t].stack.last() {
             frame.briefly = kind == Kind::Read && io.slice.is_some();
         }
-        self.drive(t, Box::new(frame));
+        match kind {
+            Kind::Read if !wraps => self.read_calmly(t, Box::new(frame)),
+            Kind::Write if !wraps => self.write_calmly(t, Box::new(frame)),
+            _ => self.begin_driving(t, Box::new(frame)),
+        }
+    }
+
+    pub(super) fn begin_driving(&mut self, t: usize, mut frame: Box<CallFrame>) {
+        let (clock, node) = (self.clock(), frame.node);
+        self.tasks[t].ret = None;
+        if !self.nodes[node].place && !self.is_room_awaited(node) {
+            self.nodes[node].machine.room();
+        }
+        let machine = &mut self.nodes[node].machine;
+        frame.late = machine.is_overdue(&clock).then(|| machine.late_tries());
+        self.drive(t, frame);
     }
 
     fn poll(&mut self, frame: &mut CallFrame) -> Step<usize> {
@@ -242,16 +263,7 @@ impl World {
         match frame.call.kind {
             Kind::Read => {
                 let (data, room) = (&mut frame.data, frame.room);
-                machine.poll_read(
-                    &mut frame.call,
-                    |connection| {
-                        data.resize(room, 0);
-                        let n = connection.read(data).unwrap_or(0);
-                        data.truncate(n);
-                        n
-                    },
-                    &clock,
-                )
+                machine.poll_read(&mut frame.call, |connection| take(connection, data, room), &clock)
             }
             Kind::Write => machine.poll_write(&mut frame.call, &frame.data, &clock),
             _ => match machine.poll(&mut frame.call, &clock) {
@@ -295,13 +307,7 @@ impl World {
                 self.note_ended(t, node, kind, id, &data, &ended);
                 return self.give(t, node, Ret::Call(ended, Vec::new()));
             }
-            Some(Ret::Performed(Performed::Panicked)) => {
-                let CallFrame { call, data, id, .. } = *frame;
-                let kind = call.kind;
-                self.nodes[node].machine.abandon(call);
-                self.note_ended(t, node, kind, id, &data, &Ended::Panicked);
-                return self.give(t, node, Ret::Call(Ended::Panicked, Vec::new()));
-            }
+            Some(Ret::Performed(Performed::Panicked)) => return self.end_in_panic(t, *frame),
             _ => {}
         }
         if let Some(tries) = &mut frame.late {
@@ -351,6 +357,14 @@ impl World {
             return self.offer(t, node, false, Ret::Call(ended, data));
         }
         self.found("liveness: a call is polled again and again, and neither waits nor ends");
+    }
+
+    pub(super) fn end_in_panic(&mut self, t: usize, frame: CallFrame) {
+        let CallFrame { node, call, data, id, .. } = frame;
+        let kind = call.kind;
+        self.nodes[node].machine.abandon(call);
+        self.note_ended(t, node, kind, id, &data, &Ended::Panicked);
+        self.give(t, node, Ret::Call(Ended::Panicked, Vec::new()));
     }
 
     fn may_last(&mut self, node: usize, waits: &crate::machine::Waits) -> bool {

@@ -74,14 +74,21 @@ impl World {
         if matches!(io.stage, Stage::Inside) {
             io.stage = self.come_back(t, &mut io);
         }
+        if let Some(frame) = self.take_calm_call(t) {
+            return self.go_on_calmly(t, frame, *io);
+        }
         let performed = self.give_back(*io);
+        self.note_performed(t, performed);
+        self.tasks[t].ret = Some(Ret::Performed(performed));
+        self.dispatch(t);
+    }
+
+    pub(super) fn note_performed(&mut self, t: usize, performed: Performed) {
         if performed == Performed::Some {
             self.done += 1;
             self.io += 1;
         }
         self.trace(|| format!("t{t} gave back: {performed:?}"));
-        self.tasks[t].ret = Some(Ret::Performed(performed));
-        self.dispatch(t);
     }
 
     fn panics(&mut self) -> bool {
@@ -253,7 +260,7 @@ impl World {
     }
 
     /// Under the lock again.
-    fn give_back(&mut self, io: Io) -> Performed {
+    pub(super) fn give_back(&mut self, io: Io) -> Performed {
         let clock = self.clock();
         let node = io.node;
         let machine = &mut self.nodes[node].machine;

@@ -6,7 +6,7 @@
 //! | `rng`, `tags` | chance; bytes that tell where they come from |
 //! | `net`, `peer`, `session` | the stream; who is at its other end; TLS records without cryptography |
 //! | `manners`, `real` | what peers do; real engines at both ends |
-//! | `node`, `frames`, `io`, `backend`, `dropping` | what `drive` is in earnest: the lock, the calls, the jobs, the backend, the last handle |
+//! | `node`, `frames`, `calm`, `io`, `backend`, `dropping` | what `drive` is in earnest: the lock, the calls and their short way, the jobs, the backend, the last handle |
 //! | `ops`, `looper` | what users and their callbacks do; an event loop of a user's own |
 //! | `setup` | what a seed decides at the beginning |
 //! | `checks`, `rest` | what must hold after each step, and at rest |
@@ -19,6 +19,7 @@
 mod backend;
 #[cfg(test)]
 mod calls;
+mod calm;
 mod checks;
 mod dropping;
 mod frames;
