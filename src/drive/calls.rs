@@ -226,7 +226,7 @@ impl<S: Transport, F> Shared<S, F> {
             locked.machine.nonblocking = nonblocking;
             // Who polls for input alone would wait for ever for a server that waits for our hello.
             if nonblocking && locked.machine.is_to_begin() {
-                locked.machine.tick(&Real);
+                locked.machine.look(&Real);
                 locked.offer();
             }
         }

@@ -82,18 +82,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
 
     #[cold]
     fn has_sent_otherwise(&mut self, call: &mut Call, lease: SendLease, flight: Buffer, went: Went) {
-        let performed = self.sent(lease, flight, went);
-        self.unless_panicked(call, performed);
-    }
-
-    /// A panic of the stream's goes on behind the end of the call.
-    fn unless_panicked(&mut self, call: &mut Call, performed: Performed) -> Performed {
-        match performed {
-            Performed::Panicked(panic) => {
-                self.machine.leave(call);
-                resume_unwind(panic);
-            }
-            performed => performed,
+        if let Performed::Panicked(panic) = self.sent(lease, flight, went) {
+            self.machine.leave(call);
+            resume_unwind(panic);
         }
     }
 
@@ -120,11 +111,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         let mut received = 0;
         // Time has passed, for the peer to take something.
         let mut has_waited = never;
-        let mut is_late = self.machine.is_overdue(&Real);
         loop {
-            if std::mem::take(&mut is_late) {
-                self.try_late(&mut call);
-            }
             if has_waited {
                 self.note_outstanding();
             }
@@ -140,7 +127,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 Step::Wait(waits) => waits,
             };
             let waits = waits.less_room(call.kind, waits.writable && self.is_room_awaited());
-            let never = never || call.hasty;
+            dry &= !waits.afresh;
+            let never = never || call.is_hasty();
             let tries = Tries { receive: waits.readable && !dry, send: waits.writable, offer: false };
             let Some(job) = self.machine.job(tries) else {
                 match never {
@@ -148,7 +136,6 @@ impl<S: Transport, F> Locked<'_, S, F> {
                     false => {
                         (dry, known) = (false, self.park(waits));
                         has_waited = true;
-                        is_late = waits.until.is_some_and(|until| now() >= until);
                     }
                 }
                 continue;
@@ -177,21 +164,6 @@ impl<S: Transport, F> Locked<'_, S, F> {
                     self.machine.abandon(call);
                     resume_unwind(panic);
                 }
-            }
-        }
-    }
-
-    /// We may have been too busy, or stopped, to see what was in time.
-    #[cold]
-    fn try_late(&mut self, call: &mut Call) {
-        let mut tries = self.machine.late_tries();
-        while let Some(job) = self.machine.job(tries) {
-            tries.receive &= !matches!(job, Job::Receive(_));
-            let performed = self.perform(job, Briefly::No);
-            match self.unless_panicked(call, performed) {
-                Performed::Full => tries.send = false,
-                Performed::Passing(_) => break,
-                _ => {}
             }
         }
     }

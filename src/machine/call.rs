@@ -35,8 +35,9 @@ pub(crate) struct Call {
     pub timeout: Option<Duration>,
     /// Made by a file that wraps this one, which alone may use it.
     pub wraps: bool,
-    /// Its direction's deadline has passed: it tries, and does not wait any more.
-    pub hasty: bool,
+    /// Time is over, the call's own or the connection's, and since when it knows: it tries once more, and does not wait. Behind that
+    /// time acts, as far as it had passed then.
+    hasty: Option<Instant>,
     /// The driver has tried all that can be tried without waiting.
     pub exhausted: bool,
     interrupts: u64,
@@ -64,6 +65,8 @@ pub(crate) struct Waits {
     /// The stream can be sent to.
     pub writable: bool,
     pub until: Option<Instant>,
+    /// The call has become hasty: what was tried before counts no more.
+    pub afresh: bool,
     /// Something has come.
     pub input: bool,
     /// All output has been handed to the stream.
@@ -126,6 +129,19 @@ pub(crate) fn most_receives(kind: Kind) -> usize {
     }
 }
 
+impl Call {
+    #[inline]
+    pub fn is_hasty(&self) -> bool {
+        self.hasty.is_some()
+    }
+
+    /// What had passed by then may act.
+    #[inline]
+    pub(super) fn has_tried_since(&self) -> Option<Instant> {
+        self.hasty.filter(|_| self.exhausted)
+    }
+}
+
 impl Machine {
     /// Begins a call. `timeout` bounds it, if it may wait.
     #[inline]
@@ -144,7 +160,7 @@ impl Machine {
             patience,
             timeout,
             wraps,
-            hasty: false,
+            hasty: None,
             exhausted: false,
             interrupts: self.interrupts,
             waits: false,
@@ -184,26 +200,30 @@ impl Machine {
             Patience::Until(own) => own,
             Patience::Never => None,
         };
-        call.hasty = false;
-        if own.is_some() || common.is_some() {
-            let now = clock.now();
-            let has_passed = |at: Option<Instant>| at.is_some_and(|at| now >= at);
-            call.hasty = has_passed(common);
-            if has_passed(own) || (call.hasty && call.exhausted) {
-                let mut error = timed_out(call.timeout.filter(|_| has_passed(own)));
+        if let Some(then) = call.has_tried_since() {
+            let had_passed = |at: Option<Instant>| at.is_some_and(|at| then >= at);
+            if had_passed(own) || had_passed(common) {
+                let mut error = timed_out(call.timeout.filter(|_| had_passed(own)));
                 if self.times.tells_would_block {
                     error = error.with_io_kind(io::ErrorKind::WouldBlock);
                 }
                 return self.done(call, Err(error));
             }
+            call.hasty = None;
         }
+        let until = [own, common, self.machine_deadline()].into_iter().flatten().min();
         if call.patience == Patience::Never && call.exhausted {
             return self.would_block(call);
         }
-        if call.patience != Patience::Never {
-            waits.until = [own, common, self.machine_deadline()].into_iter().flatten().min();
+        if let Some(until) = until.filter(|_| call.hasty.is_none()) {
+            call.hasty = Some(clock.now()).filter(|now| *now >= until);
+            if call.is_hasty() {
+                (waits.afresh, call.exhausted) = (true, false);
+                self.room();
+            }
         }
         if call.patience != Patience::Never {
+            waits.until = until;
             self.count(call);
         }
         Step::Wait(waits)

@@ -16,7 +16,6 @@
 use std::time::{Duration, Instant};
 
 use super::call::{Call, Kind};
-use super::job::Tries;
 use super::state::End;
 use super::{Clock, Machine, Setup};
 use crate::error::{Error, ErrorKind};
@@ -185,26 +184,18 @@ impl Machine {
         earlier(self.times.sent, self.times.write_timeout, self.deadlines().write).filter(|_| runs)
     }
 
-    /// Something is due by time, which acts with the next look. What can be done without waiting comes before it.
+    /// Something is due by time, which acts with the next `tick`. What can be done without waiting comes before it.
     #[inline]
     pub fn is_overdue(&self, clock: &impl Clock) -> bool {
         self.deadline().is_some_and(|deadline| clock.now() >= deadline)
     }
 
-    /// What that is, for a call: once, as far as there is room.
-    #[cold]
-    pub fn late_tries(&mut self) -> Tries {
-        self.room();
-        let receive = self.can_try() && self.admits(self.limit_of_writers());
-        Tries { receive, send: self.can_try(), offer: false }
-    }
-
-    /// The one place where time acts. Says whether it has.
-    pub(super) fn expire(&mut self, clock: &impl Clock) -> bool {
-        let Some(deadline) = self.deadline() else { return false };
+    /// The one function by which time acts.
+    pub(super) fn expire(&mut self, clock: &impl Clock) {
+        let Some(deadline) = self.deadline() else { return };
         let now = clock.now();
         if now < deadline {
-            return false;
+            return;
         }
         self.expire_handshake(now);
         self.expire_end(now);
@@ -212,7 +203,7 @@ impl Machine {
         let (what, timeout, deadline) = match (over(self.idle_read()), over(self.idle_write())) {
             (true, _) => ("received", self.times.read_timeout, self.deadlines().read),
             (_, true) => ("sent", self.times.write_timeout, self.deadlines().write),
-            _ => return true,
+            _ => return self.look(clock),
         };
         if self.driven {
             let text = match timeout.filter(|_| !over(deadline)) {
@@ -222,6 +213,6 @@ impl Machine {
             self.fail(Error::new(ErrorKind::TimedOut, text));
             self.drop_output();
         }
-        true
+        self.look(clock);
     }
 }

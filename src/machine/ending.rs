@@ -316,7 +316,7 @@ impl Machine {
         if !std::mem::replace(&mut call.begun, true) {
             self.begin_close(clock);
         }
-        self.look(clock);
+        self.look_for(call, clock);
         if self.is_done() {
             let given = std::mem::replace(&mut self.outcome.own_given, true) || self.end.state == End::Cleaned;
             let result = self.outcome.own.clone().or_else(|| self.cost_of_failure());
@@ -336,7 +336,7 @@ impl Machine {
         if self.is_lent() && !call.wraps {
             return self.done(call, Err(taken()));
         }
-        self.look(clock);
+        self.look_for(call, clock);
         match self.end.state {
             End::Cleaned => return self.done(call, Ok(())),
             End::Flush { .. } | End::Drain { .. } | End::Over { .. } => return self.done(call, Err(not_open())),

@@ -102,7 +102,7 @@ impl Machine {
         if self.is_lent() && !call.wraps {
             return self.done(call, Err(taken()));
         }
-        self.look(clock);
+        self.look_for(call, clock);
         if self.end.is_aborted() {
             return self.done(call, Err(super::not_open()));
         }

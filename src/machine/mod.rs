@@ -15,8 +15,9 @@
 //!
 //! A [`Job`] is a piece of I/O with the right to do it: one for each direction at a time (a lease). The driver does it without
 //! the file's lock and gives the lease back with what came of it, a panic included. In between any other method may be called.
-//! Every input and every poll expires what is due, so that no path passes a deadline by. Before that a driver that comes late
-//! (`is_overdue`) tries the stream: what has come in time counts, however busy we were.
+//! Time acts in two places alone: `tick`, for a backend, which tries the stream before that if something is due (`is_overdue`), and
+//! the poll of a call that has tried all it can since it was told that time is over (`Waits::afresh`). So what has come in time
+//! counts, however late a driver comes.
 //!
 //! # What holds
 //!
@@ -90,6 +91,14 @@ use send::Sending;
 /// What time it is. Asked only where a deadline hangs on it.
 pub(crate) trait Clock {
     fn now(&self) -> Instant;
+}
+
+/// One that stands.
+impl Clock for Instant {
+    #[inline]
+    fn now(&self) -> Instant {
+        *self
+    }
 }
 
 /// How the stream can be used.
@@ -239,23 +248,25 @@ impl Machine {
         std::mem::take(&mut self.stir)
     }
 
-    /// Time has passed, or somebody looks.
+    /// A backend looks. It has tried the stream, if something was due.
     pub fn tick(&mut self, clock: &impl Clock) {
         self.end.held = false;
         if !self.is_calm() || self.driven {
             self.look(clock);
+            self.expire(clock);
         }
     }
 
-    /// After every input: what follows from it without I/O. What has come counts before the time that has passed.
-    fn look(&mut self, clock: &impl Clock) {
-        self.go_on(clock);
-        if self.expire(clock) {
-            self.go_on(clock);
+    /// A call looks.
+    fn look_for(&mut self, call: &Call, clock: &impl Clock) {
+        self.look(clock);
+        if let Some(then) = call.has_tried_since() {
+            self.expire(&then);
         }
     }
 
-    fn go_on(&mut self, clock: &impl Clock) {
+    /// After every input: what follows from it without I/O and without time.
+    pub fn look(&mut self, clock: &impl Clock) {
         // Who closes without having said anything needs no handshake for it.
         let has_nothing_to_say = self.end.is_closing() && self.send.queue.is_empty();
         if !self.settled() && !has_nothing_to_say {

@@ -156,7 +156,7 @@ impl Machine {
         if self.is_lent() && !call.wraps {
             return Some(Err(taken()));
         }
-        self.look(clock);
+        self.look_for(call, clock);
         if self.receive.shut {
             return Some(Ok(0));
         }

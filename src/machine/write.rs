@@ -31,7 +31,7 @@ impl Machine {
             if self.is_lent() && !call.wraps {
                 return self.done(call, Err(taken()));
             }
-            self.look(clock);
+            self.look_for(call, clock);
             if let Some(error) = self.write_error() {
                 let failed = self.outcome.send_failure.is_some();
                 let result = if call.write.done > 0 && !failed { Ok(call.write.done) } else { Err(error) };
@@ -179,7 +179,7 @@ impl Machine {
         if self.is_lent() && !call.wraps {
             return self.done(call, Err(taken()));
         }
-        self.look(clock);
+        self.look_for(call, clock);
         if let Some(error) = self.flush_error() {
             return self.done(call, Err(error));
         }

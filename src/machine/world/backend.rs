@@ -1,6 +1,7 @@
 //! The driver of a backend, as `drive::backend` has it.
 
 use std::collections::VecDeque;
+use std::time::Instant;
 
 use super::frames::{Frame, Performed, Ret};
 use super::node::{Happened, Slot, Slots, Under};
@@ -15,6 +16,8 @@ pub(super) struct Run {
     readable: bool,
     /// Something is due by time, for which the stream is tried once more.
     late: bool,
+    /// When it last began to work.
+    begun: Instant,
     share: usize,
     stage: Stage,
     did: u32,
@@ -62,7 +65,15 @@ impl World {
             return;
         };
         self.nodes[node].ready = false;
-        let run = Run { node, readable: false, late: false, share: FAIR_SHARE, stage: Stage::Begin(happened), did: 0 };
+        let run = Run {
+            node,
+            readable: false,
+            late: false,
+            begun: self.now,
+            share: FAIR_SHARE,
+            stage: Stage::Begin(happened),
+            did: 0,
+        };
         self.trace(|| format!("f{node} runs, {happened:?}"));
         self.tasks[t].stack.push(Frame::Run(run));
     }
@@ -115,7 +126,6 @@ impl World {
                 self.begin_work(&mut run);
             }
         }
-        let clock = self.clock();
         loop {
             let machine = &mut self.nodes[node].machine;
             let receive = run.readable && machine.wants_input();
@@ -128,7 +138,9 @@ impl World {
                 break;
             }
             run.readable = false;
-            machine.tick(&clock);
+            let (wants_input, at) = (machine.wants_input(), machine.deadline().filter(|at| *at <= run.begun));
+            self.check_in_time(node, wants_input, at);
+            self.nodes[node].machine.tick(&run.begun);
         }
         run.readable = false;
         if run.share == 0 || !self.nodes[node].place {
@@ -155,6 +167,7 @@ impl World {
 
     fn begin_work(&mut self, run: &mut Run) {
         let clock = self.clock();
+        run.begun = self.now;
         let machine = &mut self.nodes[run.node].machine;
         run.late = machine.is_overdue(&clock);
         if run.late {
@@ -275,7 +288,7 @@ impl World {
         if lingered {
             self.left_backend(node);
         }
-        self.check_closing(node);
+        self.check_closing(node, run.begun);
         self.release(node);
         if lingered {
             self.abandon_stream(t, node);

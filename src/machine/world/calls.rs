@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
+use super::beginning;
 use super::session::{record, Plan, ALERT, DATA, FINISHED, HANDSHAKE, PROTECTED, SERVER_HELLO};
-use super::{beginning, At};
 use crate::engine::Buffer;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{After, Patience};
@@ -68,8 +68,8 @@ impl Bench {
         Bench { machine, inbox: VecDeque::new(), refuses: false, now: beginning() }
     }
 
-    fn clock(&self) -> At {
-        At(self.now)
+    fn clock(&self) -> Instant {
+        self.now
     }
 
     fn comes(&mut self, came: impl IntoIterator<Item = Came>) {
@@ -120,7 +120,7 @@ impl Bench {
     fn drive<T>(
         &mut self,
         mut call: Call,
-        mut poll: impl FnMut(&mut Machine, &mut Call, &At) -> Step<T>,
+        mut poll: impl FnMut(&mut Machine, &mut Call, &Instant) -> Step<T>,
     ) -> (Gave, Call)
     where
         T: Into<Option<usize>>,
@@ -133,10 +133,11 @@ impl Bench {
                 Step::Done(Err(error)) => Gave::Failed(error.io_kind(), error.kind()),
                 Step::WouldBlock => Gave::WouldBlock,
                 Step::Wait(waits) => {
+                    dry &= !waits.afresh;
                     let tries = Tries { receive: waits.readable && !dry, send: waits.writable, offer: false };
                     match self.machine.job(tries) {
                         Some(job) => dry = !self.perform(job),
-                        None if call.patience == Patience::Never => call.exhausted = true,
+                        None if call.patience == Patience::Never || call.is_hasty() => call.exhausted = true,
                         None => return (Gave::Waits, call),
                     }
                     continue;
@@ -176,7 +177,7 @@ impl Bench {
     }
 
     fn send(&mut self) -> Gave {
-        match self.machine.queue(b"12345", &At(self.now)) {
+        match self.machine.queue(b"12345", &self.now) {
             Ok(()) => Gave::Ok(5),
             Err(error) if error.io_kind() == io::ErrorKind::WouldBlock => Gave::WouldBlock,
             Err(error) => Gave::Failed(error.io_kind(), error.kind()),

@@ -49,7 +49,7 @@ impl World {
 
     fn do_calmly(&mut self, t: usize, mut frame: Box<CallFrame>, job: Job) {
         let node = frame.node;
-        let slice = matches!(job, Job::Receive(_)).then(|| self.now + crate::sys::SLICE);
+        let slice = matches!(job, Job::Receive(_)).then(|| self.slice(&frame));
         frame.calm = true;
         self.tasks[t].stack.push(Frame::Call(frame));
         self.hand_out(t, node, job, slice);

@@ -1,6 +1,9 @@
 //! What must hold: after every step, when a call waits or ends, and when something is told. What must hold at rest is in `rest`.
 
+use std::time::Instant;
+
 use super::frames::{CallFrame, Ended};
+use super::node::Under;
 use super::session::probe;
 use super::World;
 use crate::error::Error;
@@ -70,25 +73,54 @@ impl World {
                 }
             }
             Patience::Until(deadline) => {
-                if deadline.is_some_and(|deadline| self.now >= deadline) {
+                if deadline.is_some_and(|deadline| self.now >= deadline) && !frame.call.is_hasty() {
                     self.found("time: a poll after the call's deadline waits");
                 }
-                if waits.until.is_some_and(|until| self.now >= until) && !frame.call.hasty {
+                if waits.until.is_some_and(|until| self.now >= until) && !frame.call.is_hasty() {
                     self.found("time: a wait until what has passed");
                 }
             }
         }
-        if frame.call.kind == Kind::Close {
-            self.check_closing(frame.node);
+        if frame.call.kind == Kind::Close && !frame.call.is_hasty() {
+            self.check_closing(frame.node, self.now);
         }
     }
 
-    /// The end that is under way has time still.
-    pub(super) fn check_closing(&mut self, node: usize) {
+    /// Of the call, or of what time does to the connection.
+    pub(super) fn deadline_of(&self, frame: &CallFrame) -> Option<Instant> {
+        let machine = &self.nodes[frame.node].machine;
+        let own = match frame.call.patience {
+            Patience::Until(own) => own,
+            Patience::Never => None,
+        };
+        [own, machine.deadline_of(&frame.call), machine.machine_deadline()].into_iter().flatten().min()
+    }
+
+    /// Until when a receive may last.
+    pub(super) fn slice(&mut self, frame: &CallFrame) -> Instant {
+        let end = self.now + crate::sys::SLICE;
+        if !frame.call.wraps && self.deadline_of(frame).is_some_and(|at| at < end) {
+            self.found("time: a receive that may last beyond the call's deadline");
+        }
+        end
+    }
+
+    /// If time is to act now: what had come by then has been tried.
+    pub(super) fn check_in_time(&mut self, node: usize, wants_input: bool, at: Option<Instant>) {
+        let it = &self.nodes[node];
+        let Some(at) = at.filter(|at| self.now >= *at && it.under == Under::Net) else { return };
+        let may_receive = wants_input && it.machine.can_try() && it.machine.admits(it.machine.limit());
+        if may_receive && self.net.untried.is_some_and(|since| since < at) {
+            self.found("time: it acts before what has come in time");
+        }
+    }
+
+    /// The end that is under way had time still as somebody looked.
+    pub(super) fn check_closing(&mut self, node: usize, now: Instant) {
         let it = &self.nodes[node];
         let bounded = it.machine.can_try() && it.machine.end.is_closing() && !it.gone;
         let Some(since) = it.closing.filter(|_| bounded) else { return };
-        if self.now >= since + 2 * self.patience {
+        if now >= since + 2 * self.patience {
             let (state, lingers) = (it.machine.end.state, it.machine.lingers());
             self.trace(|| format!("f{node} {state:?}, lingers {lingers}, since {:?}", since - super::beginning()));
             self.found("time: close outlasts its bound");

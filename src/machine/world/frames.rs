@@ -51,9 +51,6 @@ pub(super) struct CallFrame {
     pub briefly: bool,
     pub dry: bool,
     pub known: bool,
-    /// Until when it waits; and what is to be tried as that is over, before it is polled.
-    pub until: Option<Instant>,
-    pub late: Option<Tries>,
     pub received: usize,
     /// The job it has out is one that receives.
     pub reading: bool,
@@ -229,8 +226,6 @@ impl World {
             briefly: false,
             dry: false,
             known: false,
-            until: None,
-            late: None,
             received: 0,
             reading: false,
             queued_until,
@@ -246,14 +241,12 @@ impl World {
         }
     }
 
-    pub(super) fn begin_driving(&mut self, t: usize, mut frame: Box<CallFrame>) {
-        let (clock, node) = (self.clock(), frame.node);
+    pub(super) fn begin_driving(&mut self, t: usize, frame: Box<CallFrame>) {
+        let node = frame.node;
         self.tasks[t].ret = None;
         if !self.nodes[node].place && !self.is_room_awaited(node) {
             self.nodes[node].machine.room();
         }
-        let machine = &mut self.nodes[node].machine;
-        frame.late = machine.is_overdue(&clock).then(|| machine.late_tries());
         self.drive(t, frame);
     }
 
@@ -277,20 +270,16 @@ impl World {
     fn drive(&mut self, t: usize, mut frame: Box<CallFrame>) {
         let node = frame.node;
         let never = frame.call.patience == Patience::Never;
-        if frame.until.take().is_some_and(|until| self.now >= until) {
-            frame.late = Some(self.nodes[node].machine.late_tries());
-        }
         match self.tasks[t].ret.take() {
-            Some(Ret::Performed(Performed::Full)) => frame.late.iter_mut().for_each(|late| late.send = false),
-            Some(Ret::Performed(Performed::Some | Performed::Dry | Performed::Again)) if frame.late.is_some() => {}
             Some(Ret::Performed(Performed::Some)) if frame.reading => {
                 let gives_all = self.nodes[node].under == Under::Net && self.is_polled();
                 frame.received += 1;
                 let most = most_receives(frame.call.kind);
-                (frame.dry, frame.known) = ((never || frame.call.hasty) && gives_all && frame.received >= most, false);
+                (frame.dry, frame.known) =
+                    ((never || frame.call.is_hasty()) && gives_all && frame.received >= most, false);
                 if frame.call.patience == Patience::Never
                     && gives_all
-                    && frame.received > 2
+                    && frame.received > 2 + usize::from(frame.call.is_hasty())
                     && !matches!(frame.call.kind, Kind::Close | Kind::CloseClean)
                 {
                     self.found("work: a call that does not wait has received more than twice");
@@ -310,30 +299,28 @@ impl World {
             Some(Ret::Performed(Performed::Panicked)) => return self.end_in_panic(t, *frame),
             _ => {}
         }
-        if let Some(tries) = &mut frame.late {
-            if let Some(job) = self.nodes[node].machine.job(*tries) {
-                tries.receive &= !matches!(job, Job::Receive(_));
-                self.tasks[t].stack.push(Frame::Call(frame));
-                return self.hand_out(t, node, job, None);
-            }
-            frame.late = None;
-        }
         for _ in 0..MOST_POLLS {
+            if let Some(then) = frame.call.has_tried_since() {
+                let reads =
+                    !matches!(frame.call.kind, Kind::Write | Kind::Flush) || !self.nodes[node].machine.settled();
+                self.check_in_time(node, reads, self.deadline_of(&frame).filter(|at| then >= *at));
+            }
             let step = self.poll(&mut frame);
             let ended = match step {
                 Step::Wait(waits) => {
                     self.check_wait(&frame, &waits);
                     let waits = waits.less_room(frame.call.kind, self.is_room_awaited(node));
+                    frame.dry &= !waits.afresh;
                     let tries = Tries { receive: waits.readable && !frame.dry, send: waits.writable, offer: false };
                     if let Some(job) = self.nodes[node].machine.job(tries) {
                         frame.reading = matches!(job, Job::Receive(_));
-                        let never = never || frame.call.hasty;
+                        let never = never || frame.call.is_hasty();
                         let may_last = frame.briefly || (!never && !frame.known && self.may_last(node, &waits));
-                        let slice = may_last.then(|| self.now + crate::sys::SLICE);
+                        let slice = may_last.then(|| self.slice(&frame));
                         self.tasks[t].stack.push(Frame::Call(frame));
                         return self.hand_out(t, node, job, slice);
                     }
-                    if never || frame.call.hasty {
+                    if never || frame.call.is_hasty() {
                         frame.call.exhausted = true;
                         continue;
                     }
@@ -341,7 +328,6 @@ impl World {
                     if waits.readable && self.is_ready(node) {
                         continue;
                     }
-                    frame.until = waits.until;
                     return self.park(t, frame, waits);
                 }
                 Step::Done(result) => Ended::Done(result),

@@ -96,6 +96,7 @@ impl World {
     }
 
     fn use_net(&mut self, io: &mut Io) -> Stage {
+        self.net.now = self.now;
         if matches!(io.job, Job::Receive(_) | Job::Send(..)) && self.panics() {
             let which = if matches!(io.job, Job::Receive(_)) { Which::Receive } else { Which::Send };
             return Stage::Panicked(which);

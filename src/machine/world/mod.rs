@@ -40,7 +40,6 @@ mod tags;
 
 use std::time::{Duration, Instant};
 
-use super::Clock;
 use frames::Task;
 use looper::Looper;
 use net::Net;
@@ -51,14 +50,6 @@ use rng::Rng;
 use tags::Counted;
 
 pub(crate) use rules::OldRules;
-
-pub(super) struct At(Instant);
-
-impl Clock for At {
-    fn now(&self) -> Instant {
-        self.0
-    }
-}
 
 /// What a seed does not decide.
 #[derive(Clone, Copy, Default)]
@@ -126,8 +117,8 @@ impl World {
         self.nodes.len() - 1
     }
 
-    pub(super) fn clock(&self) -> At {
-        At(self.now)
+    pub(super) fn clock(&self) -> Instant {
+        self.now
     }
 
     pub(super) fn trace(&self, what: impl FnOnce() -> String) {
@@ -158,6 +149,7 @@ impl World {
     }
 
     fn act(&mut self) -> bool {
+        self.net.now = self.now;
         match self.peer.act(&mut self.net, &mut self.rng) {
             Ok(did) => {
                 if did && self.peer.budget > 0 {

@@ -2,6 +2,7 @@
 //! level-triggered poller says.
 
 use std::io;
+use std::time::Instant;
 
 use super::rng::Rng;
 
@@ -88,10 +89,13 @@ pub(super) struct Net {
     pub came: u64,
     pub opened: u64,
     wants_room: bool,
+    pub now: Instant,
+    /// Since when something lies there that nobody has tried to receive.
+    pub untried: Option<Instant>,
 }
 
 impl Net {
-    pub fn new(rng: &mut Rng) -> Net {
+    pub fn new(rng: &mut Rng, now: Instant) -> Net {
         let rooms = [1, 64, 700, 4096, 65_536, 300_000];
         let (room_in, room_out) = (rng.pick(&rooms).max(64), rng.pick(&rooms).max(24));
         Net {
@@ -113,6 +117,8 @@ impl Net {
             came: 0,
             opened: 0,
             wants_room: false,
+            now,
+            untried: None,
         }
     }
 
@@ -140,8 +146,10 @@ impl Net {
             let n = if rng.percent(50) { most.min(self.piece) } else { most };
             into[..n].copy_from_slice(&self.to_us.as_slice()[..n]);
             self.to_us.consume(n);
+            self.untried = self.readable().then_some(self.now);
             return Got::Bytes(n);
         }
+        self.untried = None;
         if let Some(kind) = self.take_error() {
             return Got::Failed(kind);
         }
@@ -199,13 +207,16 @@ impl Net {
         }
         let n = bytes.len().min(self.room_in.saturating_sub(self.to_us.len()));
         self.to_us.push(&bytes[..n]);
-        self.came += u64::from(n > 0);
+        if n > 0 {
+            self.has_come();
+        }
         n
     }
 
     pub fn reset_by_peer(&mut self, keeps_input: bool) {
         self.reset = true;
-        (self.came, self.opened) = (self.came + 1, self.opened + 1);
+        self.has_come();
+        self.opened += 1;
         self.out.clear();
         if !keeps_input {
             self.to_us.clear();
@@ -215,7 +226,12 @@ impl Net {
     /// The peer ends its direction.
     pub fn end_of_peer(&mut self) {
         self.fin = true;
+        self.has_come();
+    }
+
+    fn has_come(&mut self) {
         self.came += 1;
+        self.untried.get_or_insert(self.now);
     }
 
     fn reset_peer(&mut self) {

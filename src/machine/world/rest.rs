@@ -175,7 +175,7 @@ impl World {
         if self.nodes[node].machine.is_due() {
             self.found("liveness: the backend was not told that something is due");
         }
-        self.check_closing(node);
+        self.check_closing(node, self.now);
     }
 
     /// Nothing is owed on a dead stream.

@@ -20,7 +20,7 @@ use crate::role::Role;
 impl World {
     pub(super) fn new(seed: u64, how: How) -> World {
         let mut rng = Rng::new(seed);
-        let mut net = Net::new(&mut rng);
+        let mut net = Net::new(&mut rng, super::beginning());
         let is_real = rng.one_in(1000) || how.real;
         // A flood that fills what there is to be filled.
         let drowns = rng.one_in(800) && !is_real;
