@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::perform::{Briefly, Came, Performed, Went};
 use super::{Locked, Parked, Real};
 use crate::engine::Buffer;
-use crate::machine::{most_receives, After, Call, Job, Kind, Machine, Manner, Patience};
+use crate::machine::{After, Call, Job, Kind, Machine, Manner, Patience};
 use crate::machine::{ReceiveLease, SendLease, Step, Tries, Waits};
 use crate::stream::Transport;
 use crate::sync::{now, MutexGuard};
@@ -127,7 +127,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 Step::Wait(waits) => waits,
             };
             let waits = waits.less_room(call.kind, waits.writable && self.is_room_awaited());
-            dry &= !waits.afresh;
+            if waits.afresh {
+                (dry, received) = (false, 0);
+            }
             let never = never || call.is_hasty();
             let tries = Tries { receive: waits.readable && !dry, send: waits.writable, offer: false };
             let Some(job) = self.machine.job(tries) else {
@@ -154,7 +156,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 // A socket gives all it has. Other streams may give any part of it, and nobody would tell of the rest.
                 Performed::Some if receives => {
                     received += 1;
-                    (dry, known) = (never && gives_all && received >= most_receives(call.kind), false);
+                    (dry, known) = (never && gives_all && received >= call.most_receives(), false);
                 }
                 Performed::Some | Performed::Again => {}
                 Performed::Dry => (dry, has_waited) = (true, true),

@@ -120,16 +120,16 @@ impl Stir {
     }
 }
 
-/// What a call may receive that does not wait. The second time finds the end behind what there was the first time: who is told
-/// of changes only is not told of it again. What an end throws away can be more than is received at a time.
-pub(crate) fn most_receives(kind: Kind) -> usize {
-    match kind {
-        Kind::Close | Kind::CloseClean => 16,
-        _ => 2,
-    }
-}
-
 impl Call {
+    /// What it may receive without waiting. The second time finds the end behind what there was the first time: who is told of
+    /// changes only is not told of it again. What an end throws away can be more than is received at a time.
+    pub fn most_receives(&self) -> usize {
+        match self.kind {
+            Kind::Close | Kind::CloseClean if !self.is_hasty() => 16,
+            _ => 2,
+        }
+    }
+
     #[inline]
     pub fn is_hasty(&self) -> bool {
         self.hasty.is_some()

@@ -70,7 +70,7 @@ use std::time::{Duration, Instant};
 use crate::connection::Connection;
 use crate::error::Error;
 
-pub(crate) use call::{most_receives, Call, Kind, Patience, Sleeper, Step, Stir, Waits};
+pub(crate) use call::{Call, Kind, Patience, Sleeper, Step, Stir, Waits};
 pub(crate) use deadlines::Deadlines;
 pub(crate) use deliver::{Due, Installed};
 pub(crate) use ending::CLOSE_TIMEOUT;

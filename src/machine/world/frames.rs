@@ -9,7 +9,7 @@ use super::session::probe;
 use super::World;
 use crate::connection::Connection;
 use crate::error::Error;
-use crate::machine::{most_receives, Call, Job, Kind, Patience, Step, Tries, Which};
+use crate::machine::{Call, Job, Kind, Patience, Step, Tries, Which};
 
 /// Of a call in a row, with nothing done by anybody in between.
 const MOST_POLLS: usize = 1000;
@@ -274,12 +274,12 @@ impl World {
             Some(Ret::Performed(Performed::Some)) if frame.reading => {
                 let gives_all = self.nodes[node].under == Under::Net && self.is_polled();
                 frame.received += 1;
-                let most = most_receives(frame.call.kind);
+                let most = frame.call.most_receives();
                 (frame.dry, frame.known) =
                     ((never || frame.call.is_hasty()) && gives_all && frame.received >= most, false);
                 if frame.call.patience == Patience::Never
                     && gives_all
-                    && frame.received > 2 + usize::from(frame.call.is_hasty())
+                    && frame.received > 2
                     && !matches!(frame.call.kind, Kind::Close | Kind::CloseClean)
                 {
                     self.found("work: a call that does not wait has received more than twice");
@@ -310,7 +310,9 @@ impl World {
                 Step::Wait(waits) => {
                     self.check_wait(&frame, &waits);
                     let waits = waits.less_room(frame.call.kind, self.is_room_awaited(node));
-                    frame.dry &= !waits.afresh;
+                    if waits.afresh {
+                        (frame.dry, frame.received) = (false, 0);
+                    }
                     let tries = Tries { receive: waits.readable && !frame.dry, send: waits.writable, offer: false };
                     if let Some(job) = self.nodes[node].machine.job(tries) {
                         frame.reading = matches!(job, Job::Receive(_));
