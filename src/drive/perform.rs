@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::{Locked, Real};
 use crate::engine::{Buffer, LARGE};
 use crate::error::{Error, ErrorKind};
-use crate::machine::{After, Job, Manner, ReceiveLease, Received, SendLease, Sent, Which};
+use crate::machine::{After, Going, Job, Manner, ReceiveLease, Received, SendLease, Sent, Which};
 use crate::stream::Transport;
 use crate::sync::{now, Ordering};
 use crate::sys::{spin, Doorbell};
@@ -54,8 +54,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 let (buffer, came) = self.receive(briefly);
                 self.has_received(lease, buffer, came)
             }
-            Job::Send(lease, mut flight, is_last) => {
-                let went = self.send(&mut flight, is_last);
+            Job::Send(lease, mut flight, going) => {
+                let went = self.send(&mut flight, going);
                 self.sent(lease, flight, went)
             }
             Job::Flush(lease) | Job::Push(lease) if shared.stream.is_file() => {
@@ -128,18 +128,23 @@ impl<S: Transport, F> Locked<'_, S, F> {
 
     /// Sends once, without the lock. What is left in the flight has not gone.
     #[inline(always)]
-    pub(super) fn send(&mut self, flight: &mut Buffer, is_last: bool) -> Went {
+    pub(super) fn send(&mut self, flight: &mut Buffer, going: Going) -> Went {
         let shared = self.shared;
-        self.unlocked(|| {
+        let mut send = || {
             caught(|| {
-                let n = shared.stream.try_send(flight.as_slice(), is_last)?;
+                let n = shared.stream.try_send(flight.as_slice(), going)?;
                 if n == 0 {
                     return Err(io::ErrorKind::WriteZero.into());
                 }
                 flight.consume(n);
                 Ok(if flight.is_empty() { shared.after_sending() } else { Ok(After::Flush) })
             })
-        })
+        };
+        match going {
+            // With the lock, where the stream never holds us: what a user sets on the socket meanwhile must not be undone.
+            Going::Promptly if shared.stream.has_delay() => send(),
+            _ => self.unlocked(send),
+        }
     }
 
     /// With the lock again.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::perform::{Briefly, Came, Performed, Went};
 use super::{Locked, Parked, Real};
 use crate::engine::Buffer;
-use crate::machine::{After, Call, Job, Kind, Machine, Manner, Patience};
+use crate::machine::{After, Call, Going, Job, Kind, Machine, Manner, Patience};
 use crate::machine::{ReceiveLease, SendLease, Step, Tries, Waits};
 use crate::stream::Transport;
 use crate::sync::{now, MutexGuard};
@@ -71,7 +71,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
     #[inline(always)]
     pub(super) fn write_calmly(&mut self, call: &mut Call, data: &[u8]) -> bool {
         let Some((lease, mut flight)) = self.machine.write_calmly(call, data, &Real) else { return false };
-        let went = self.send(&mut flight, false);
+        let went = self.send(&mut flight, Going::AsSet);
         let all_went = matches!(went, Ok(Ok(Ok(After::Nothing)))) && flight.is_empty();
         if all_went && self.machine.is_calm() {
             return self.machine.has_written_calmly(lease, call, data, &Real);

@@ -44,8 +44,11 @@ impl SslFile<TcpStream> {
         self.get_ref().local_addr()
     }
 
-    /// Sets `TCP_NODELAY`: small writes are sent at once. Off by default, as on `TcpStream`.
+    /// Sets `TCP_NODELAY`: small writes are sent at once. Off by default, as on `TcpStream`. Then a small write waits until what was
+    /// written before it is acknowledged (RFC 896), but not for what TLS says by itself: the first answer behind a handshake is
+    /// sent at once. For that it is on for the moment of that send.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        let _locked = self.shared().lock();
         self.get_ref().set_nodelay(nodelay)
     }
 

@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::{PlainFile, SslFile};
 use crate::drive::Caller;
+use crate::machine::Going;
 use crate::stream::{Inherited, Stream, Transport};
 use crate::sys::{Descriptor, Doorbell, Ready, Woken};
 
@@ -48,7 +49,7 @@ macro_rules! transport_for_file {
                 self.shared().read(Caller::Briefly, |connection| connection.read(buf))
             }
 
-            fn try_send(&self, buf: &[u8], _: bool) -> io::Result<usize> {
+            fn try_send(&self, buf: &[u8], _: Going) -> io::Result<usize> {
                 self.shared().write(Caller::Wrapper, buf)
             }
 

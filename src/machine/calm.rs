@@ -60,7 +60,7 @@ impl Machine {
     #[inline]
     pub fn write_calmly(&mut self, call: &mut Call, data: &[u8], clock: &impl Clock) -> Option<(SendLease, Buffer)> {
         let waits = call.patience != Patience::Never && data.len() <= CHUNK && self.manner == Manner::Polled;
-        if !waits || !self.is_quiet() || !self.send.is_turn_free() {
+        if !waits || !self.is_quiet() || !self.send.is_turn_free() || self.send.is_behind_own {
             return None;
         }
         // What fails here is told by the long way.

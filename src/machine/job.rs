@@ -19,8 +19,8 @@ pub(crate) struct SendLease(());
 pub(crate) enum Job {
     /// Receive once; then `received`.
     Receive(ReceiveLease),
-    /// Send this; `last`: a half-close follows at once. Then `sent`.
-    Send(SendLease, Buffer, bool),
+    /// Send this; then `sent`.
+    Send(SendLease, Buffer, Going),
     /// Flush a stream that buffers, or have one that is a file send on what it took; then `sent` with an empty flight.
     Flush(SendLease),
     Push(SendLease),
@@ -30,6 +30,17 @@ pub(crate) enum Job {
     End,
     /// The stream goes back to who had it before, these bytes in front of it; then `given_back`. Nobody uses it meanwhile.
     GiveBack(ReceiveLease, SendLease, Vec<u8>),
+}
+
+/// How a flight goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Going {
+    /// As the stream is set.
+    AsSet,
+    /// At once, whatever is unacknowledged: what was sent before it is TLS's own.
+    Promptly,
+    /// A half-close follows at once.
+    Last,
 }
 
 /// What a driver could do without waiting for the stream, as far as it knows.
@@ -142,11 +153,20 @@ impl Machine {
         if self.send.flight.is_empty() {
             let flight = self.tls.take_output();
             self.send.flight_plain = std::mem::take(&mut self.send.encrypted);
-            return Job::Send(lease, flight, self.send.is_last);
+            let has_data = self.send.flight_plain > 0;
+            let is_behind_own = std::mem::replace(&mut self.send.is_behind_own, !has_data);
+            let going = match self.send.is_last {
+                true => Going::Last,
+                // Nagle's algorithm has small data wait for an acknowledgement: of data before it, not of TLS's tickets.
+                false if has_data && is_behind_own => Going::Promptly,
+                false => Going::AsSet,
+            };
+            return Job::Send(lease, flight, going);
         }
         // What is behind it may be what is last.
         let is_last = self.send.is_last && !self.tls.has_output();
-        Job::Send(lease, std::mem::take(&mut self.send.flight), is_last)
+        let going = if is_last { Going::Last } else { Going::AsSet };
+        Job::Send(lease, std::mem::take(&mut self.send.flight), going)
     }
 
     #[inline]

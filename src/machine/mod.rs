@@ -74,6 +74,7 @@ pub(crate) use call::{Call, Kind, Patience, Sleeper, Step, Stir, Waits};
 pub(crate) use deadlines::Deadlines;
 pub(crate) use deliver::{Due, Installed};
 pub(crate) use ending::CLOSE_TIMEOUT;
+pub use job::Going;
 pub(crate) use job::{Job, ReceiveLease, Received, SendLease, Sent, Tries, Which};
 pub(crate) use outcome::{not_open, own, taken};
 pub(crate) use send::After;

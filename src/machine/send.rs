@@ -47,6 +47,8 @@ pub(super) struct Sending {
     pub flight_plain: usize,
     /// A half-close follows the flight at once.
     pub is_last: bool,
+    /// The last flight had no data in it.
+    pub is_behind_own: bool,
     pub end: OurEnd,
     /// The write whose turn it is: what it writes is in one piece.
     pub current: Option<Ticket>,
@@ -73,6 +75,7 @@ impl Sending {
             flight: Buffer::default(),
             flight_plain: 0,
             is_last: false,
+            is_behind_own: false,
             end: OurEnd::Open,
             current: None,
             tickets: Vec::new(),

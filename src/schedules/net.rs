@@ -10,6 +10,7 @@ use rustix::event::{PollFd, Timespec};
 
 use super::sync::{now, Condvar, Mutex, MutexGuard};
 use crate::backend::Happened;
+use crate::machine::Going;
 use crate::stream::{Inherited, Stream, Transport};
 use crate::sys::{Descriptor, Doorbell, Ready, Woken, SLICE};
 
@@ -164,7 +165,7 @@ impl End {
     /// False: the other end has gone.
     pub fn send(&self, mut data: &[u8]) -> bool {
         while !data.is_empty() {
-            match self.try_send(data, false) {
+            match self.try_send(data, Going::AsSet) {
                 Ok(n) => data = &data[n..],
                 Err(e) if e.kind() == io::ErrorKind::WouldBlock => self.wait_for(Ready::WRITABLE),
                 Err(_) => return false,
@@ -224,7 +225,7 @@ impl Transport for End {
         self.try_recv(buf)
     }
 
-    fn try_send(&self, buf: &[u8], _: bool) -> io::Result<usize> {
+    fn try_send(&self, buf: &[u8], _: Going) -> io::Result<usize> {
         self.net.change(|state| {
             let way = &mut state.ways[self.number ^ 1];
             if way.gone || way.ended {

@@ -6,6 +6,7 @@ use parking_lot::Mutex;
 
 use super::claimed::Claimed;
 use super::{Inherited, Transport};
+use crate::machine::Going;
 use crate::sys::{self, descriptor_of, AsFd, AsRawFd, Descriptor, Doorbell, Ready, Woken};
 
 /// Two halves, each used on its own: a child's stdout and stdin, say.
@@ -87,7 +88,7 @@ impl<R: Read + Send + 'static, W: Write + Send + 'static> Transport for Duplex<R
         self.reader.lock().read(buf)
     }
 
-    fn try_send(&self, buf: &[u8], _: bool) -> io::Result<usize> {
+    fn try_send(&self, buf: &[u8], _: Going) -> io::Result<usize> {
         sys::write_half(&mut *self.writer.lock(), buf)
     }
 

@@ -12,7 +12,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
-use crate::machine::Deadlines;
+use crate::machine::{Deadlines, Going};
 use crate::sys::{Descriptor, Doorbell, Ready, Woken};
 
 pub use duplex::Duplex;
@@ -74,8 +74,13 @@ pub trait Transport: Send + Sync + 'static {
         Ok(())
     }
 
-    /// Sends. `last`: `half_close` follows at once.
-    fn try_send(&self, buf: &[u8], last: bool) -> io::Result<usize>;
+    /// Sends.
+    fn try_send(&self, buf: &[u8], going: Going) -> io::Result<usize>;
+
+    /// It is a socket that keeps small sends back (Nagle's algorithm), unless they go `Promptly`.
+    fn has_delay(&self) -> bool {
+        false
+    }
 
     /// Passes on what a buffered writer holds.
     fn flush(&self) -> io::Result<()> {

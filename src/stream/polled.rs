@@ -8,6 +8,7 @@ use socket2::SockRef;
 
 use super::claimed::Claimed;
 use super::{Inherited, Transport};
+use crate::machine::Going;
 use crate::sys::{self, AsFd, AsRawFd, Descriptor, Doorbell, Ready, Woken};
 
 /// Any `Read + Write` with a descriptor that can be polled: a vsock, a serial line, a terminal, a socket type of another crate.
@@ -89,7 +90,7 @@ impl<T: Read + Write + AsFd + Send + 'static> Transport for Polled<T> {
         self.inner.lock().read(buf)
     }
 
-    fn try_send(&self, buf: &[u8], _: bool) -> io::Result<usize> {
+    fn try_send(&self, buf: &[u8], _: Going) -> io::Result<usize> {
         sys::write_half(&mut *self.inner.lock(), buf)
     }
 

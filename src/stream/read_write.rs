@@ -5,6 +5,7 @@ use std::time::Instant;
 use parking_lot::Mutex;
 
 use super::{Inherited, Transport};
+use crate::machine::Going;
 use crate::sys::{self, Descriptor, Doorbell, Ready, Woken};
 
 /// Any `Read + Write`. One lock: while it blocks in a read, a write waits (use [`Duplex`](crate::Duplex) for full
@@ -62,7 +63,7 @@ impl<T: Read + Write + Send + 'static> Transport for ReadWrite<T> {
         self.inner.lock().read(buf)
     }
 
-    fn try_send(&self, buf: &[u8], _: bool) -> io::Result<usize> {
+    fn try_send(&self, buf: &[u8], _: Going) -> io::Result<usize> {
         sys::write_half(&mut *self.inner.lock(), buf)
     }
 

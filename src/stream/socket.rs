@@ -9,6 +9,7 @@ use std::time::Instant;
 use socket2::Socket;
 
 use super::{Inherited, Transport};
+use crate::machine::Going;
 use crate::sys::{self, AsFd, AsRawFd, BorrowedFd, Descriptor, Doorbell, Ready, Woken};
 
 macro_rules! transport_for_socket {
@@ -41,8 +42,12 @@ macro_rules! transport_for_socket {
                 sys::bound_receives(self.as_fd())
             }
 
-            fn try_send(&self, buf: &[u8], last: bool) -> io::Result<usize> {
-                sys::try_send(self.as_fd(), buf, last)
+            fn try_send(&self, buf: &[u8], going: Going) -> io::Result<usize> {
+                sys::try_send(self.as_fd(), buf, going)
+            }
+
+            fn has_delay(&self) -> bool {
+                true
             }
 
             // A socket whose peer has gone is ended already.

@@ -42,6 +42,8 @@ use std::hint;
 use std::io;
 use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
 use crate::sync::{now, thread};
 
 pub use doorbell::Doorbell;
@@ -55,6 +57,18 @@ pub(crate) use windows::*;
 /// How long a blocked receive may last, so that one that nobody bounds can be broken off; and how long a thread that
 /// nothing can wake sleeps until it looks.
 pub(crate) const SLICE: Duration = Duration::from_millis(20);
+
+/// What Nagle's algorithm would keep until what went before is acknowledged. What is no TCP has no such thing.
+fn without_delay<T>(fd: BorrowedFd<'_>, send: impl FnOnce() -> T) -> T {
+    let socket = SockRef::from(&fd);
+    if !matches!(socket.tcp_nodelay(), Ok(false)) {
+        return send();
+    }
+    let _ = socket.set_tcp_nodelay(true);
+    let sent = send();
+    let _ = socket.set_tcp_nodelay(false);
+    sent
+}
 
 /// What is wanted of a descriptor, or what has come of it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

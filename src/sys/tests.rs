@@ -6,6 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use super::*;
+use crate::machine::Going;
 
 /// Far more than anything here takes.
 pub(super) const LONG: Duration = Duration::from_secs(20);
@@ -30,7 +31,7 @@ pub(super) fn tcp_pair() -> (TcpStream, TcpStream) {
 pub(super) fn fill(fd: BorrowedFd<'_>) -> usize {
     let mut sent = 0;
     loop {
-        match try_send(fd, &[7; 65536], false) {
+        match try_send(fd, &[7; 65536], Going::AsSet) {
             Ok(n) => sent += n,
             Err(e) if e.kind() == io::ErrorKind::WouldBlock => {
                 // The system may still move some on to the peer.

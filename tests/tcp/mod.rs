@@ -3,6 +3,7 @@
 
 mod default_context;
 mod handles;
+mod nagle;
 #[cfg(unix)]
 mod to_server;
 

@@ -10,7 +10,7 @@ use super::session::{record, Plan, ALERT, DATA, FINISHED, HANDSHAKE, PROTECTED, 
 use crate::engine::Buffer;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{After, Patience};
-use crate::machine::{Call, Job, Kind, Machine, Manner, Received, Sent, Setup, Step, Tries, CLOSE_TIMEOUT};
+use crate::machine::{Call, Going, Job, Kind, Machine, Manner, Received, Sent, Setup, Step, Tries, CLOSE_TIMEOUT};
 use crate::role::Role;
 
 const TABLE: &str = include_str!("../calls.md");
@@ -99,9 +99,9 @@ impl Bench {
             Job::Send(lease, flight, _) if self.refuses => {
                 self.machine.sent(lease, flight, Sent::Failed(reset()), &clock);
             }
-            Job::Send(lease, _, last) => {
+            Job::Send(lease, _, going) => {
                 self.machine.sent(lease, Buffer::default(), Sent::Took(After::Nothing), &clock);
-                if last {
+                if going == Going::Last {
                     let job = self.machine.job(Tries { send: true, ..Tries::default() });
                     assert!(job.is_some_and(|job| self.perform(job)), "a half-close");
                 }

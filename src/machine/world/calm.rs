@@ -4,7 +4,7 @@ use super::frames::{take, CallFrame, Ended, Frame, Io, Performed, Ret};
 use super::io::Stage;
 use super::node::Under;
 use super::World;
-use crate::machine::{After, Job, Received, Sent};
+use crate::machine::{After, Going, Job, Received, Sent};
 
 impl World {
     pub(super) fn read_calmly(&mut self, t: usize, frame: Box<CallFrame>) {
@@ -42,7 +42,7 @@ impl World {
         let clock = self.clock();
         let machine = &mut self.nodes[frame.node].machine;
         match machine.write_calmly(&mut frame.call, &frame.data, &clock) {
-            Some((lease, flight)) => self.do_calmly(t, frame, Job::Send(lease, flight, false)),
+            Some((lease, flight)) => self.do_calmly(t, frame, Job::Send(lease, flight, Going::AsSet)),
             None => self.begin_driving(t, frame),
         }
     }

@@ -23,7 +23,7 @@ pub(super) enum Stage {
 pub(super) fn name(job: &Job) -> String {
     match job {
         Job::Receive(_) => "receive".into(),
-        Job::Send(_, flight, last) => format!("send {} last {last}", flight.len()),
+        Job::Send(_, flight, going) => format!("send {} {going:?}", flight.len()),
         Job::Flush(_) => "flush".into(),
         Job::Push(_) => "push".into(),
         Job::HalfClose(_) => "half-close".into(),

@@ -8,7 +8,8 @@ use rustix::fs::{fcntl_getfl, OFlags};
 use rustix::net::{recv, send, RecvFlags, SendFlags};
 use socket2::SockRef;
 
-use super::super::SLICE;
+use super::super::{without_delay, SLICE};
+use crate::machine::Going;
 
 #[cfg(not(target_vendor = "apple"))]
 const NOSIGNAL: SendFlags = SendFlags::NOSIGNAL;
@@ -38,10 +39,14 @@ pub(crate) fn bound_receives(fd: BorrowedFd<'_>) -> io::Result<()> {
     SockRef::from(&fd).set_read_timeout(Some(SLICE))
 }
 
-/// `last`: a half-close follows at once. Errors: `WouldBlock`, and the socket's.
-pub(crate) fn try_send(fd: BorrowedFd<'_>, buf: &[u8], last: bool) -> io::Result<usize> {
-    let more = if last { MORE } else { SendFlags::empty() };
-    Ok(send(fd, buf, SendFlags::DONTWAIT | NOSIGNAL | more)?)
+/// Errors: `WouldBlock`, and the socket's.
+pub(crate) fn try_send(fd: BorrowedFd<'_>, buf: &[u8], going: Going) -> io::Result<usize> {
+    let send = |more| Ok(send(fd, buf, SendFlags::DONTWAIT | NOSIGNAL | more)?);
+    match going {
+        Going::AsSet => send(SendFlags::empty()),
+        Going::Promptly => without_delay(fd, || send(SendFlags::empty())),
+        Going::Last => send(MORE),
+    }
 }
 
 /// Waits or not, as the socket is set.

@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::super::tests::{fill, tcp_pair, LONG};
 use super::super::SLICE;
 use super::*;
+use crate::machine::Going;
 
 #[test]
 fn nothing_of_a_socket_waits_but_a_bounded_receive() {
@@ -79,10 +80,10 @@ mod linux {
         let before = || Some(Instant::now() + Duration::from_millis(100));
         let bell = Doorbell::default();
         let (near, mut far) = tcp_pair();
-        assert_eq!(try_send(near.as_fd(), b"some", false).unwrap(), 4);
+        assert_eq!(try_send(near.as_fd(), b"some", Going::AsSet).unwrap(), 4);
         assert_eq!(wait(&[(far.as_fd(), Ready::READABLE)], &bell, before()), Woken::Ready(Ready::READABLE));
         assert_eq!(far.read(&mut [0; 8]).unwrap(), 4);
-        assert_eq!(try_send(near.as_fd(), b"the end", true).unwrap(), 7);
+        assert_eq!(try_send(near.as_fd(), b"the end", Going::Last).unwrap(), 7);
         assert_eq!(wait(&[(far.as_fd(), Ready::READABLE)], &bell, before()), Woken::TimedOut);
         near.shutdown(std::net::Shutdown::Write).unwrap();
         let mut all = String::new();

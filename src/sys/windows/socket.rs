@@ -8,6 +8,9 @@ use rustix::io::Errno;
 use rustix::net::{recv, send, RecvFlags, SendFlags};
 use socket2::SockRef;
 
+use super::super::without_delay;
+use crate::machine::Going;
+
 /// `claim` does something.
 pub(crate) const MUST_BE_CLAIMED: bool = true;
 
@@ -40,8 +43,12 @@ pub(crate) fn bound_receives(_: BorrowedFd<'_>) -> io::Result<()> {
 }
 
 /// Errors: `WouldBlock`, and the socket's.
-pub(crate) fn try_send(fd: BorrowedFd<'_>, buf: &[u8], _last: bool) -> io::Result<usize> {
-    send(fd, buf, SendFlags::empty()).map_err(as_elsewhere)
+pub(crate) fn try_send(fd: BorrowedFd<'_>, buf: &[u8], going: Going) -> io::Result<usize> {
+    let send = || send(fd, buf, SendFlags::empty()).map_err(as_elsewhere);
+    match going {
+        Going::AsSet | Going::Last => send(),
+        Going::Promptly => without_delay(fd, send),
+    }
 }
 
 /// What other systems call a reset is an abort of our own here if something was being sent; and writing behind the end

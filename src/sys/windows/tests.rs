@@ -5,6 +5,7 @@ use std::thread;
 use super::super::tests::{fill, late, soon, tcp_pair};
 use super::super::{wait, AsFd, Doorbell, Ready, Woken, SLICE};
 use super::*;
+use crate::machine::Going;
 
 #[test]
 fn nothing_of_a_claimed_socket_waits() {
@@ -55,7 +56,7 @@ fn behind_our_own_end_there_is_an_end_and_a_broken_pipe() {
     let (near, _far) = tcp_pair();
     near.shutdown(Shutdown::Both).unwrap();
     assert_eq!(try_recv(near.as_fd(), &mut [0]).unwrap(), 0);
-    assert_eq!(try_send(near.as_fd(), b"x", false).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
+    assert_eq!(try_send(near.as_fd(), b"x", Going::AsSet).unwrap_err().kind(), io::ErrorKind::BrokenPipe);
 }
 
 #[test]
