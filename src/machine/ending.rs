@@ -323,8 +323,10 @@ impl Machine {
             let result = result.filter(|_| !given).unwrap_or(Ok(()));
             return self.done(call, result);
         }
+        // To say our end may need what the peer says first.
+        let may_receive = self.can_try() || self.tls.refuses_writes();
         let waits = Waits {
-            readable: self.can_try() && self.admits(self.limit()),
+            readable: may_receive && self.admits(self.limit()),
             input: true,
             receive_lease: !self.receive.is_free(),
             ..self.waits_to_send(call)
