@@ -336,6 +336,8 @@ impl ContextBuilder {
     }
 
     /// The cipher suites up to TLS 1.2, in OpenSSL's syntax, best first. With [`Engine::Rustls`] a plain list of names.
+    ///
+    /// Suites without certificates, which OpenSSL's `ALL` has in it, are left out where the peer's is to be checked.
     pub fn cipher_list(mut self, list: &str) -> Self {
         self.settings.cipher_list = Some(list.to_string());
         self

@@ -9,6 +9,7 @@ use crate::alert::Alert;
 use crate::certificate::Certificate;
 use crate::identity::Identity;
 use crate::revocation::RevocationList;
+use crate::role::Role;
 use crate::version::{Bounds, Version};
 
 /// Whether a server asks its clients for a certificate (RFC 8446, section 4.3.2).
@@ -218,6 +219,14 @@ impl Settings {
     /// Whether more is asked of a peer's certificate than what libraries check.
     pub fn judges_peers(&self) -> bool {
         !self.pins.is_empty() || self.verify.is_some() || !self.crls.is_empty()
+    }
+
+    /// Whether a peer must be who it should be, or a client anybody in particular.
+    pub fn checks_peers(&self, role: Role) -> bool {
+        match role {
+            Role::Client => !self.accept_invalid_certs || self.judges_peers(),
+            Role::Server => self.client_auth != ClientAuth::None,
+        }
     }
 
     /// Whether clients keep and offer sessions. A session proves who the client is: with a client certificate it is only

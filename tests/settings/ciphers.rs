@@ -254,3 +254,40 @@ fn names_that_are_none_are_refused_with_the_option() {
         }
     }
 }
+
+/// Certificates, pins and closures would be passed by.
+#[test]
+fn no_suite_without_certificates_is_taken_where_the_peer_is_to_be_checked() {
+    const ALL: &str = "ALL:@SECLEVEL=0";
+    const ANONYMOUS: [&str; 3] = ["-tls1_2", "-cipher", "aNULL:@SECLEVEL=0"];
+    let engine = Engine::OpenSsl;
+    if !engines().contains(&engine) {
+        return;
+    }
+    with_openssl(move |bench| {
+        let server = |port| {
+            let mut command = std::process::Command::new("openssl");
+            command
+                .args(["s_server", "-nocert", "-naccept", "1", "-accept", &format!("127.0.0.1:{port}")])
+                .args(ANONYMOUS);
+            command
+        };
+        let client = || at(Version::Tls1_2, client_builder(engine).cipher_list(ALL));
+        let all = client().danger_accept_invalid_certs(true);
+        visit(bench, &all.clone().build().expect("context"), server, |file| file.cipher()).expect();
+        for checks in [client(), all.clone().pin([7; 32]), all.verify(|_| Ok(()))] {
+            let met = visit(bench, &checks.build().expect("context"), server, |file| file.cipher());
+            assert!(met.ours.is_err(), "a server that is nobody: {:?}", met.ours);
+        }
+        let server = at(Version::Tls1_2, server_builder(engine).cipher_list(ALL));
+        let anonymous = |port| {
+            let mut command = s_client(port);
+            command.args(ANONYMOUS);
+            command
+        };
+        serve(bench, &server.clone().build().expect("context"), anonymous, |file| file.cipher()).expect();
+        let server = server.add_root(crate::common::ca()).client_auth(sslfile::ClientAuth::Require);
+        let met = serve(bench, &server.build().expect("context"), anonymous, |file| file.cipher());
+        assert!(met.ours.is_err(), "a client that is nobody: {:?}", met.ours);
+    });
+}

@@ -194,7 +194,11 @@ impl OpenSsl {
             _ => CIPHERS,
         };
         context.set_cipher_list(default).map_err(general)?;
-        set_list("cipher_list", &settings.cipher_list, |list| context.set_cipher_list(list))?;
+        set_list("cipher_list", &settings.cipher_list, |list| match settings.checks_peers(role) {
+            // Without a certificate nothing would be checked, and nobody asked.
+            true => context.set_cipher_list(&format!("{list}:!aNULL")),
+            false => context.set_cipher_list(list),
+        })?;
         set_list("ciphersuites", &settings.ciphersuites, |list| context.set_ciphersuites(list))?;
         set_list("groups", &settings.groups, |list| context.set_groups_list(&each(list, group_name)))?;
         set_list("signature_algorithms", &settings.signature_algorithms, |list| {
