@@ -31,7 +31,7 @@ pub fn connect(args: &Args) -> Result<SslFile, Failure> {
     };
     let address = tcp.peer_addr().ok().map(|addr| addr.to_string());
     SslFile::options()
-        .client(args.certificates.name.as_deref().unwrap_or(&host))
+        .client(settings::server_name(args, &host))
         .handshake_timeout(args.connection.timeout.or(Some(Duration::from_secs(30))))
         .already_read(already_read)
         .open(tcp, &context)

@@ -19,6 +19,8 @@ mod date;
 mod exit;
 mod listen;
 mod manual;
+mod name;
+mod pin;
 mod progress;
 mod report;
 mod services;

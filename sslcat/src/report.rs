@@ -8,7 +8,7 @@ use sslfile::{Certificate, ErrorKind, SslFile};
 use crate::address::host_and_port;
 use crate::args::Args;
 use crate::exit::{self, Failure};
-use crate::{advice, chain, date, tell};
+use crate::{advice, chain, date, pin, settings, tell};
 
 /// Facts that the library does not tell are left out.
 #[derive(Default)]
@@ -20,6 +20,7 @@ pub struct Report {
     group: Option<String>,
     alpn: Option<String>,
     server_name: Option<String>,
+    sni: Option<String>,
     resumed: Option<bool>,
     handshake_ms: Option<f64>,
     /// None: not looked at, as -k has it, or as there is none.
@@ -37,7 +38,8 @@ impl Report {
             cipher: file.cipher(),
             group: file.group(),
             alpn: file.alpn().map(|name| String::from_utf8_lossy(&name).escape_debug().to_string()),
-            server_name: file.server_name(),
+            server_name: expected_name(args).or_else(|| file.server_name()),
+            sni: if args.connection.listen { file.server_name() } else { settings::sni(args) },
             resumed: file.is_resumed(),
             handshake_ms: file.handshake_time().map(|time| (time.as_secs_f64() * 1e6).round() / 1e3),
             trusted: (!chain.is_empty() && !args.certificates.insecure).then_some(true),
@@ -49,7 +51,8 @@ impl Report {
         let is_peers = matches!(failure.kind, Some(ErrorKind::Certificate | ErrorKind::HostnameMismatch));
         Report {
             address: failure.address.clone(),
-            server_name: args.certificates.name.clone().or_else(|| Some(host_and_port(args).ok()?.0)),
+            server_name: expected_name(args),
+            sni: settings::sni(args),
             trusted: is_peers.then_some(false),
             chain: failure.chain.clone(),
             ..Report::default()
@@ -64,6 +67,9 @@ impl Report {
         facts.extend(self.group.clone());
         facts.extend(self.alpn.as_ref().map(|name| format!("ALPN {name}")));
         facts.extend(self.server_name.as_ref().map(|name| format!("server name {name}")));
+        facts.extend(
+            self.sni.as_ref().filter(|sni| Some(*sni) != self.server_name.as_ref()).map(|sni| format!("SNI {sni}")),
+        );
         facts.extend(self.resumed.filter(|&resumed| resumed).map(|_| "session resumed".to_string()));
         let judged = match (self.chain.is_empty(), self.trusted) {
             (true, _) => "no certificate from the peer",
@@ -89,6 +95,7 @@ impl Report {
             "port": port,
             "address": self.address,
             "server_name": self.server_name,
+            "sni": self.sni,
             "engine": self.engine,
             "version": self.version,
             "cipher": self.cipher,
@@ -101,6 +108,12 @@ impl Report {
             "error": error,
         })
     }
+}
+
+/// Of a client's server.
+fn expected_name(args: &Args) -> Option<String> {
+    let (host, _) = host_and_port(args).ok()?;
+    (!args.connection.listen).then(|| settings::expected_name(args, &host).to_string())
 }
 
 fn certificate(args: &Args, certificate: &Certificate) -> Value {
@@ -123,6 +136,7 @@ fn certificate(args: &Args, certificate: &Certificate) -> Value {
                 "signature_algorithm": info.signature_algorithm,
                 "is_ca": info.is_ca,
                 "sha256": chain::hex(&info.fingerprint),
+                "pin": pin::of(&info),
             })
         }
         Err(error) => json!({ "unreadable": error.to_string() }),

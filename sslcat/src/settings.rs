@@ -1,22 +1,19 @@
 //! What to speak, and with what: the context, our certificate and key.
 
 use std::fs;
+use std::net::IpAddr;
 use std::path::Path;
 
-use sslfile::{Certificate, ClientAuth, Context, Engine, Identity, Version};
+use sslfile::{Certificate, ClientAuth, Context, ContextBuilder, Engine, Identity, PeerCertificates};
 
+use crate::address::host_and_port;
 use crate::args::{Args, Library};
 use crate::exit::{self, Failure};
+use crate::name;
 
 pub fn context(args: &Args, identity: Option<Identity>) -> Result<Context, Failure> {
-    let mut builder = Context::builder();
-    if let Some(library) = args.tls.engine {
-        builder = builder.engine(match library {
-            Library::Native => Engine::Native,
-            Library::Openssl => Engine::OpenSsl,
-            Library::Rustls => Engine::Rustls,
-        });
-    }
+    // Whoever sets it in a user's environment can run as the user in other ways too.
+    let mut builder = Context::builder().engine(engine(args)).key_log_from_env();
     if let Some(identity) = identity {
         builder = builder.identity(identity);
     }
@@ -35,13 +32,73 @@ pub fn context(args: &Args, identity: Option<Identity>) -> Result<Context, Failu
     if !args.tls.alpn.is_empty() {
         builder = builder.alpn(&args.tls.alpn);
     }
-    if args.tls.tls12 {
-        builder = builder.min_version(Version::Tls1_2).max_version(Version::Tls1_2);
+    if let Some(version) = args.tls.version() {
+        builder = builder.min_version(version).max_version(version);
     }
-    if args.tls.tls13 {
-        builder = builder.min_version(Version::Tls1_3).max_version(Version::Tls1_3);
+    builder = suites(builder, args.tls.ciphers.as_deref());
+    if let Some(groups) = &args.tls.groups {
+        builder = builder.groups(groups);
     }
+    if args.connection.listen && args.certificates.ca.is_none() && !args.certificates.pin.is_empty() {
+        return Err(Failure::new(exit::USAGE, "--pin with -l is about client certificates: it needs --ca"));
+    }
+    builder = args.certificates.pin.iter().fold(builder, |builder, pin| builder.pin(pin.0));
+    builder = name_to_ask_for(builder, args)?;
     builder.build().map_err(|error| Failure::new(exit::USAGE, error))
+}
+
+pub fn engine(args: &Args) -> Engine {
+    match args.tls.engine {
+        Some(Library::Native) => Engine::Native,
+        Some(Library::Openssl) => Engine::OpenSsl,
+        Some(Library::Rustls) => Engine::Rustls,
+        // There is one: the package does not build without.
+        None => Engine::available().first().copied().unwrap_or(Engine::Native),
+    }
+}
+
+/// A list of names for all versions, as it stands on the command line.
+fn suites(builder: ContextBuilder, list: Option<&str>) -> ContextBuilder {
+    let is_new = |name: &&str| name.starts_with("TLS_");
+    let (new, old): (Vec<_>, Vec<_>) = list.into_iter().flat_map(|list| list.split(':')).partition(is_new);
+    let builder = if old.is_empty() { builder } else { builder.cipher_list(&old.join(":")) };
+    if new.is_empty() {
+        builder
+    } else {
+        builder.ciphersuites(&new.join(":"))
+    }
+}
+
+/// The library asks for the name that it expects. Where they differ the second is looked at here.
+fn name_to_ask_for(builder: ContextBuilder, args: &Args) -> Result<ContextBuilder, Failure> {
+    if args.tls.no_sni {
+        return Ok(builder.sni(false));
+    }
+    if args.tls.sni.is_none() || args.certificates.insecure {
+        return Ok(builder);
+    }
+    let expected = expected_name(args, &host_and_port(args)?.0).to_string();
+    let judge =
+        move |peer: &PeerCertificates<'_>| name::check(&peer.leaf().info().map_err(|e| e.to_string())?, &expected);
+    Ok(builder.danger_accept_invalid_hostnames(true).verify(judge))
+}
+
+/// The name that the server's certificate must have.
+pub fn expected_name<'a>(args: &'a Args, host: &'a str) -> &'a str {
+    args.certificates.name.as_deref().unwrap_or(host)
+}
+
+/// The name that a client asks for, if it does: an address is none (RFC 6066, section 3).
+pub fn sni(args: &Args) -> Option<String> {
+    let (host, _) = host_and_port(args).ok()?;
+    let name = server_name(args, &host);
+    let asks = !args.connection.listen && !args.tls.no_sni && name.parse::<IpAddr>().is_err();
+    asks.then(|| name.to_string())
+}
+
+/// The name that the library is told.
+pub fn server_name<'a>(args: &'a Args, host: &'a str) -> &'a str {
+    args.tls.sni.as_deref().unwrap_or_else(|| expected_name(args, host))
 }
 
 pub fn identity_from_files(args: &Args, cert: &Path) -> Result<Identity, Failure> {

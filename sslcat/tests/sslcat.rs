@@ -6,6 +6,8 @@ mod common;
 mod exit_codes;
 #[path = "sslcat/manual.rs"]
 mod manual;
+#[path = "sslcat/options.rs"]
+mod options;
 #[path = "sslcat/report.rs"]
 mod report;
 #[path = "sslcat/server.rs"]

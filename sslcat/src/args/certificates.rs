@@ -1,5 +1,7 @@
 use std::path::PathBuf;
 
+use crate::pin::Pin;
+
 /// Whom we trust, and who we are.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Certificates")]
@@ -16,6 +18,10 @@ pub struct Certificates {
     /// The name that the server's certificate must have [default: HOST]. With -l: a name for the certificate made on the spot.
     #[arg(long)]
     pub name: Option<String>,
+    /// Accept only who has this public key, or one that this key stands for: its SHA-256, as sha256//BASE64 or hexadecimal (-v
+    /// shows it). On top of the other checks; with -k the peer's own key counts. May be given several times.
+    #[arg(long, value_name = "SHA256")]
+    pub pin: Vec<Pin>,
     /// Accept any certificate of the server: whoever is on the line can read along.
     #[arg(short = 'k', long, conflicts_with = "listen")]
     pub insecure: bool,

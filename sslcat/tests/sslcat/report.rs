@@ -15,7 +15,7 @@ use crate::tool::{is_here, Ended, Files, Server, Tool};
 use crate::{sslcat, tool_alone, SSLCAT};
 
 /// Shakes hands, reads to the end, and cuts, as many servers do.
-fn rude(context: Context) -> Server<()> {
+pub fn rude(context: Context) -> Server<()> {
     Server::start(move |tcp| {
         let Ok(mut file) = SslFile::server(tcp, &context) else { return };
         let _ = file.read_to_end(&mut Vec::new());
