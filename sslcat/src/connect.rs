@@ -9,12 +9,12 @@ use sslfile::SslFile;
 use crate::address::host_and_port;
 use crate::args::Args;
 use crate::exit::{self, Failure};
-use crate::{settings, starttls, tell};
+use crate::{identity, settings, starttls, tell};
 
 pub fn connect(args: &Args) -> Result<SslFile, Failure> {
     let (host, port) = host_and_port(args)?;
     let identity = match &args.certificates.cert {
-        Some(cert) => Some(settings::identity_from_files(args, cert)?),
+        Some(cert) => Some(identity::from_files(args, cert)?),
         None => None,
     };
     let context = settings::context(args, identity)?;

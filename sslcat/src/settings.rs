@@ -1,8 +1,7 @@
-//! What to speak, and with what: the context, our certificate and key.
+//! What to speak, and with what.
 
 use std::fs;
 use std::net::IpAddr;
-use std::path::Path;
 
 use sslfile::{Certificate, ClientAuth, Context, ContextBuilder, Engine, Identity, PeerCertificates};
 
@@ -99,20 +98,4 @@ pub fn sni(args: &Args) -> Option<String> {
 /// The name that the library is told.
 pub fn server_name<'a>(args: &'a Args, host: &'a str) -> &'a str {
     args.tls.sni.as_deref().unwrap_or_else(|| expected_name(args, host))
-}
-
-pub fn identity_from_files(args: &Args, cert: &Path) -> Result<Identity, Failure> {
-    let key = args.certificates.key.as_deref().unwrap_or(cert);
-    Identity::from_pem_files(cert, key).map_err(|error| Failure::new(exit::USAGE, error))
-}
-
-/// A self-signed certificate, which nobody trusts unless told to; and its PEM text.
-pub fn identity_made_now(args: &Args) -> Result<(Identity, String), Failure> {
-    let mut names = vec!["localhost".to_string(), "127.0.0.1".to_string(), "::1".to_string()];
-    names.extend(args.certificates.name.clone());
-    let made = rcgen::generate_simple_self_signed(names)
-        .map_err(|error| Failure::new(exit::USAGE, format!("no certificate can be made: {error}")))?;
-    let (chain, key) = (made.cert.pem(), made.signing_key.serialize_pem());
-    let identity = Identity::from_pem(chain.as_bytes(), key.as_bytes());
-    Ok((identity.map_err(|error| Failure::new(exit::USAGE, error))?, chain))
 }

@@ -8,6 +8,8 @@ mod exit_codes;
 mod manual;
 #[path = "sslcat/options.rs"]
 mod options;
+#[path = "sslcat/password.rs"]
+mod password;
 #[path = "sslcat/report.rs"]
 mod report;
 #[path = "sslcat/server.rs"]

@@ -9,12 +9,19 @@ pub struct Certificates {
     /// Trust the certificates in this PEM file, and no others. With -l: demand a client certificate that one of them signed.
     #[arg(long, value_name = "FILE")]
     pub ca: Option<PathBuf>,
-    /// Our certificate chain, PEM, our own first. With -l and without it one is made on the spot.
+    /// Our certificate chain, PEM, our own first; or a PKCS#12 archive with the key. With -l and without it one is made on the
+    /// spot.
     #[arg(long, value_name = "FILE")]
     pub cert: Option<PathBuf>,
     /// Its private key, PEM [default: in the --cert file].
     #[arg(long, value_name = "FILE", requires = "cert")]
     pub key: Option<PathBuf>,
+    /// The password of the key, or of the PKCS#12 archive, is the first line of FILE [default: the terminal is asked].
+    #[arg(long, value_name = "FILE", requires = "cert")]
+    pub password_file: Option<PathBuf>,
+    /// It is in this environment variable.
+    #[arg(long, value_name = "VARIABLE", requires = "cert", conflicts_with = "password_file")]
+    pub password_env: Option<String>,
     /// The name that the server's certificate must have [default: HOST]. With -l: a name for the certificate made on the spot.
     #[arg(long)]
     pub name: Option<String>,
