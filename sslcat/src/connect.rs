@@ -19,16 +19,7 @@ pub fn connect(args: &Args) -> Result<SslFile, Failure> {
     };
     let context = settings::context(args, identity)?;
 
-    let tcp = dial(&host, port, args.connection.timeout)
-        .map_err(|error| Failure::new(exit::CONNECT, format!("cannot connect to {host} port {port}: {error}")))?;
-    if args.output.verbose {
-        tell(format!("connected to {}", tcp.peer_addr().map_or(host.clone(), |addr| addr.to_string())));
-    }
-    let already_read = match args.connection.starttls {
-        Some(protocol) => starttls::begin(&tcp, protocol, args)
-            .map_err(|error| Failure::new(exit::HANDSHAKE, format!("STARTTLS with {host} port {port}: {error}")))?,
-        None => Vec::new(),
-    };
+    let (tcp, already_read) = reach(args, &host, port)?;
     let address = tcp.peer_addr().ok().map(|addr| addr.to_string());
     SslFile::options()
         .client(settings::server_name(args, &host))
@@ -36,6 +27,21 @@ pub fn connect(args: &Args) -> Result<SslFile, Failure> {
         .already_read(already_read)
         .open(tcp, &context)
         .map_err(|error| Failure { address, ..Failure::tls(exit::HANDSHAKE, error.into()) })
+}
+
+/// A connection on which the server waits for TLS, and what was read too far for that.
+pub fn reach(args: &Args, host: &str, port: u16) -> Result<(TcpStream, Vec<u8>), Failure> {
+    let tcp = dial(host, port, args.connection.timeout)
+        .map_err(|error| Failure::new(exit::CONNECT, format!("cannot connect to {host} port {port}: {error}")))?;
+    if args.output.verbose {
+        tell(format!("connected to {}", tcp.peer_addr().map_or(host.to_string(), |addr| addr.to_string())));
+    }
+    let already_read = match args.connection.starttls {
+        Some(protocol) => starttls::begin(&tcp, protocol, args)
+            .map_err(|error| Failure::new(exit::HANDSHAKE, format!("STARTTLS with {host} port {port}: {error}")))?,
+        None => Vec::new(),
+    };
+    Ok((tcp, already_read))
 }
 
 /// As `TcpStream::connect`, within `timeout` for all addresses of the host together.

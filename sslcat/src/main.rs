@@ -25,6 +25,7 @@ mod password;
 mod pin;
 mod progress;
 mod report;
+mod scan;
 mod services;
 mod settings;
 mod starttls;
@@ -40,7 +41,7 @@ use args::Args;
 use exit::Failure;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
             // Help and version come this way too, and are no error.
@@ -50,7 +51,7 @@ fn main() -> ExitCode {
         }
     };
     // To return from here ends the process, even with a thread waiting for stdin.
-    match run(&args) {
+    match run(&mut args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.text.is_empty() {
@@ -62,10 +63,14 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<(), Failure> {
+fn run(args: &mut Args) -> Result<(), Failure> {
     if manual::print(&args.manual)? {
         return Ok(());
     }
+    if args.output.scan {
+        return scan::run(args);
+    }
+    let args = &*args;
     if args.output.check {
         return check::run(args);
     }

@@ -83,10 +83,7 @@ impl Report {
 
     fn json(&self, args: &Args, failure: Option<&Failure>) -> Value {
         let (host, port) = host_and_port(args).unwrap_or_default();
-        let error = failure.map(|failure| {
-            let advice = advice::on(failure, args);
-            json!({ "kind": failure.kind.map(kind_name), "text": failure.text, "advice": advice })
-        });
+        let error = failure.map(|failure| error(args, failure));
         let certificates: Vec<Value> = self.chain.iter().map(|one| certificate(args, one)).collect();
         json!({
             "ok": failure.is_none(),
@@ -145,6 +142,11 @@ fn certificate(args: &Args, certificate: &Certificate) -> Value {
         value["pem"] = chain::pem(certificate).into();
     }
     value
+}
+
+pub fn error(args: &Args, failure: &Failure) -> Value {
+    let advice = advice::on(failure, args);
+    json!({ "kind": failure.kind.map(kind_name), "text": failure.text, "advice": advice })
 }
 
 fn kind_name(kind: ErrorKind) -> String {

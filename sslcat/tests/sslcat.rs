@@ -12,6 +12,8 @@ mod options;
 mod password;
 #[path = "sslcat/report.rs"]
 mod report;
+#[path = "sslcat/scan.rs"]
+mod scan;
 #[path = "sslcat/server.rs"]
 mod server;
 #[path = "sslcat/starttls.rs"]
