@@ -21,6 +21,7 @@ mod identity;
 mod listen;
 mod manual;
 mod name;
+mod ocsp;
 mod password;
 mod pin;
 mod progress;
@@ -76,7 +77,9 @@ fn run(args: &mut Args) -> Result<(), Failure> {
     }
     let opened = if args.connection.listen { listen::serve(args) } else { connect::connect(args) };
     let file = opened.inspect_err(|failure| report::failed(args, failure))?;
-    report::negotiated(args, &file);
+    let demanded = if args.certificates.ocsp { ocsp::check(args, &file) } else { Ok(()) };
+    report::negotiated(args, &file, demanded.as_ref().err());
+    demanded?;
     transfer::converse(args, &file)
 }
 

@@ -8,6 +8,7 @@ use sslfile::{Certificate, ErrorKind, SslFile};
 use crate::address::host_and_port;
 use crate::args::Args;
 use crate::exit::{self, Failure};
+use crate::ocsp::{self, Stapled};
 use crate::{advice, chain, date, pin, settings, tell};
 
 /// Facts that the library does not tell are left out.
@@ -25,6 +26,7 @@ pub struct Report {
     handshake_ms: Option<f64>,
     /// None: not looked at, as -k has it, or as there is none.
     trusted: Option<bool>,
+    ocsp: Option<Stapled>,
     chain: Vec<Certificate>,
 }
 
@@ -42,6 +44,7 @@ impl Report {
             sni: if args.connection.listen { file.server_name() } else { settings::sni(args) },
             resumed: file.is_resumed(),
             handshake_ms: file.handshake_time().map(|time| (time.as_secs_f64() * 1e6).round() / 1e3),
+            ocsp: ocsp::of(file),
             trusted: (!chain.is_empty() && !args.certificates.insecure).then_some(true),
             chain,
         }
@@ -81,6 +84,12 @@ impl Report {
         Some(facts.join(", "))
     }
 
+    /// Lines behind it.
+    fn details(&self, args: &Args) -> String {
+        let stapled = self.ocsp.as_ref().map(|stapled| stapled.line() + "\n").unwrap_or_default();
+        stapled + &chain::describe(&self.chain, args.output.show_certs)
+    }
+
     fn json(&self, args: &Args, failure: Option<&Failure>) -> Value {
         let (host, port) = host_and_port(args).unwrap_or_default();
         let error = failure.map(|failure| error(args, failure));
@@ -101,6 +110,7 @@ impl Report {
             "resumed": self.resumed,
             "handshake_ms": self.handshake_ms,
             "trusted": self.trusted,
+            "ocsp": self.ocsp.as_ref().map(Stapled::json),
             "certificates": certificates,
             "error": error,
         })
@@ -172,7 +182,7 @@ pub fn print(args: &Args, report: Report, failure: Option<&Failure>) -> Result<(
         true => format!("{:#}\n", report.json(args, failure)),
         false => {
             let summary = report.summary().map(|line| line + "\n").unwrap_or_default();
-            summary + &chain::describe(&report.chain, args.output.show_certs)
+            summary + &report.details(args)
         }
     };
     let mut output = io::stdout().lock();
@@ -181,13 +191,13 @@ pub fn print(args: &Args, report: Report, failure: Option<&Failure>) -> Result<(
 }
 
 /// Beside a transfer: on stderr, if it was asked for.
-pub fn negotiated(args: &Args, file: &SslFile) {
+pub fn negotiated(args: &Args, file: &SslFile, failure: Option<&Failure>) {
     let report = Report::of(args, file);
     if args.output.json {
-        tell_document(&report.json(args, None));
+        tell_document(&report.json(args, failure));
     } else if args.output.verbose || args.output.show_certs {
         tell(report.summary().unwrap_or_default());
-        tell_text(&chain::describe(&report.chain, args.output.show_certs));
+        tell_text(&report.details(args));
     }
 }
 

@@ -42,6 +42,11 @@ pub fn context(args: &Args, identity: Option<Identity>) -> Result<Context, Failu
         return Err(Failure::new(exit::USAGE, "--pin with -l is about client certificates: it needs --ca"));
     }
     builder = args.certificates.pin.iter().fold(builder, |builder, pin| builder.pin(pin.0));
+    let is_asked = args.output.check || args.output.verbose || args.output.json;
+    // Where it is only for the report it may be missing.
+    if args.certificates.ocsp || is_asked && !args.connection.listen && engine(args) != Engine::Native {
+        builder = builder.ocsp_stapling(true);
+    }
     builder = name_to_ask_for(builder, args)?;
     builder.build().map_err(|error| Failure::new(exit::USAGE, error))
 }

@@ -6,6 +6,8 @@ mod common;
 mod exit_codes;
 #[path = "sslcat/manual.rs"]
 mod manual;
+#[path = "sslcat/ocsp.rs"]
+mod ocsp;
 #[path = "sslcat/options.rs"]
 mod options;
 #[path = "sslcat/password.rs"]

@@ -29,6 +29,9 @@ pub struct Certificates {
     /// shows it). On top of the other checks; with -k the peer's own key counts. May be given several times.
     #[arg(long, value_name = "SHA256")]
     pub pin: Vec<Pin>,
+    /// Demand a stapled OCSP response that says that the certificate is good, is valid now, and is signed by its issuer.
+    #[arg(long, conflicts_with_all = ["listen", "insecure", "scan"])]
+    pub ocsp: bool,
     /// Accept any certificate of the server: whoever is on the line can read along.
     #[arg(short = 'k', long, conflicts_with = "listen")]
     pub insecure: bool,

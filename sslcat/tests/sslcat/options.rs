@@ -100,6 +100,8 @@ fn what_a_library_does_not_have_is_wrong_usage() {
 
 #[test]
 fn another_name_is_asked_for_than_is_expected() {
+    // OpenSSL or rustls, which tell what they were asked for.
+    let Some(theirs) = telling().into_iter().next() else { return };
     let files = Files::new();
     for engine in engines() {
         let mut cases: Vec<(&[&str], Option<&str>, i32)> = vec![
@@ -116,8 +118,7 @@ fn another_name_is_asked_for_than_is_expected() {
             ]);
         }
         for (args, asked, code) in cases {
-            // OpenSSL or rustls, which tell what they were asked for.
-            let context = server_builder(telling()[0]).build().expect("context");
+            let context = server_builder(theirs).build().expect("context");
             let server = Server::start(move |tcp| {
                 let file = sslfile::SslFile::server(tcp, &context).ok()?;
                 let _ = std::io::copy(&mut &file, &mut std::io::sink());
