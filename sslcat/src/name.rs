@@ -17,6 +17,8 @@ pub fn check(info: &CertificateInfo, expected: &str) -> Result<(), String> {
     }
     let names: Vec<String> = info.subject_alt_names.iter().map(|name| crate::chain::name_text(name).1).collect();
     let names = if names.is_empty() { "nobody by name".to_string() } else { names.join(", ") };
+    // What the peer writes into its certificate may go to a terminal.
+    let names = names.replace(char::is_control, "?");
     Err(format!("it is for {names}, not for {expected} (--name says who is expected)"))
 }
 

@@ -25,8 +25,8 @@ pub struct Certificates {
     /// The name that the server's certificate must have [default: HOST]. With -l: a name for the certificate made on the spot.
     #[arg(long)]
     pub name: Option<String>,
-    /// Accept only who has this public key, or one that this key stands for: its SHA-256, as sha256//BASE64 or hexadecimal (-v
-    /// shows it). On top of the other checks; with -k the peer's own key counts. May be given several times.
+    /// Accept only whose chain, as it was verified, has this public key: its SHA-256, as sha256//BASE64 or hexadecimal (-v
+    /// shows it). This comes on top of the other checks; with -k only the peer's own key counts. May be given several times.
     #[arg(long, value_name = "SHA256")]
     pub pin: Vec<Pin>,
     /// Demand a stapled OCSP response that says that the certificate is good, is valid now, and is signed by its issuer.

@@ -24,6 +24,9 @@ The end:
   not waited for. A peer that just cuts when it is told of our end has not failed, if nothing was
   sent and nothing came: so `sslcat HOST PORT </dev/null` asks whether there is TLS.
 
+Environment:
+  SSLKEYLOGFILE  a file for the secrets of each connection, for Wireshark: who has it can read along
+
 Exit codes:
   0  both sides ended in order
   1  wrong usage, an unusable file, or a setting that the TLS library does not have

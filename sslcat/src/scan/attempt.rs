@@ -219,7 +219,10 @@ fn judge(tls: &Connection, offer: &Offer, heard: &Heard, end: End) -> Answer {
         return match refusal(alert) {
             Some(name) => Answer::Refused(name.to_string()),
             None => {
-                let text = format!("the server's alert {alert}");
+                let text = match alert {
+                    112 => "the server does not know the name that it is asked for (--sni)".to_string(),
+                    _ => format!("the server's alert {alert}"),
+                };
                 Answer::Unanswered(Silence { alert: Some(alert), ..Silence::new(exit::HANDSHAKE, text) })
             }
         };

@@ -80,6 +80,12 @@ pub fn run(args: &mut Args) -> Result<(), Failure> {
 
 /// What makes the findings less than whole.
 fn failure(panel: &Panel, findings: &Findings) -> Option<Failure> {
+    let accepts = |finding: &Finding| finding.state == State::Accepted;
+    let refuses = |finding: &Finding| finding.state == State::Refused;
+    if findings.versions.iter().any(refuses) && !findings.versions.iter().any(|one| accepts(one) || one.is_unanswered) {
+        let text = "the server refuses whatever is offered. Is it the right name (--sni)?";
+        return Some(Failure::new(exit::HANDSHAKE, text));
+    }
     let unanswered = findings.all().filter(|finding| finding.is_unanswered).count();
     let silence = panel.first_silence().filter(|_| unanswered > 0)?;
     let all = findings.all().count();

@@ -310,8 +310,8 @@ fn who_does_not_answer_has_refused_nothing() {
     type Serve = fn(TcpStream);
     let unrelated: Serve = |mut tcp| {
         let _ = tcp.read(&mut [0; 4096]);
-        // unrecognized_name
-        let _ = tcp.write_all(&[21, 3, 3, 0, 2, 2, 112]);
+        // access_denied
+        let _ = tcp.write_all(&[21, 3, 3, 0, 2, 2, 49]);
         let _ = tcp.shutdown(Shutdown::Write);
         let _ = tcp.read_to_end(&mut Vec::new());
     };
@@ -360,6 +360,24 @@ fn who_does_not_answer_has_refused_nothing() {
             let is_advised = ended.stderr().contains("--starttls");
             assert_eq!(is_advised, name == "plain", "{engine:?} {name}: {ended:?}");
         }
+    }
+}
+
+#[test]
+fn who_refuses_everything_may_have_been_asked_for_the_wrong_name() {
+    let Some(engine) = telling().into_iter().next() else { return };
+    for (alert, state) in [(40, "refused"), (80, "refused"), (112, "unknown")] {
+        let server = Many::start(move |mut tcp, _| {
+            let _ = tcp.read(&mut [0; 4096]);
+            let _ = tcp.write_all(&[21, 3, 3, 0, 2, 2, alert]);
+            let _ = tcp.shutdown(Shutdown::Write);
+            let _ = tcp.read_to_end(&mut Vec::new());
+        });
+        let (ended, document) = scan(engine, &server.port, &[]);
+        assert_eq!(ended.code, 3, "{alert}: {ended:?}");
+        let in_it = in_state(&document, state);
+        assert!(in_it.contains(&("version", String::new(), "TLSv1.2".to_string())), "{alert}: {document}");
+        assert!(ended.stderr().contains("--sni"), "{alert}: {ended:?}");
     }
 }
 
