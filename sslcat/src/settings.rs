@@ -1,6 +1,7 @@
 //! What to speak, and with what.
 
 use std::fs;
+use std::io;
 use std::net::IpAddr;
 
 use sslfile::{Certificate, ClientAuth, Context, ContextBuilder, Engine, Identity, PeerCertificates};
@@ -34,7 +35,7 @@ pub fn context(args: &Args, identity: Option<Identity>) -> Result<Context, Failu
     if let Some(version) = args.tls.version() {
         builder = builder.min_version(version).max_version(version);
     }
-    builder = suites(builder, args.tls.ciphers.as_deref());
+    builder = suites(builder, args)?;
     if let Some(groups) = &args.tls.groups {
         builder = builder.groups(groups);
     }
@@ -48,7 +49,25 @@ pub fn context(args: &Args, identity: Option<Identity>) -> Result<Context, Failu
         builder = builder.ocsp_stapling(true);
     }
     builder = name_to_ask_for(builder, args)?;
-    builder.build().map_err(|error| Failure::new(exit::USAGE, error))
+    builder.build().map_err(|error| Failure::new(exit::USAGE, in_our_words(&error.to_string())))
+}
+
+/// The library names its settings. Whoever gave an option is told which it is.
+fn in_our_words(error: &str) -> String {
+    let options = [
+        ("cipher_list", "--ciphers"),
+        ("ciphersuites", "--ciphers"),
+        ("groups", "--groups"),
+        ("pin", "--pin"),
+        ("verify", "--sni, if it is not whom the certificate is for: with -k it can"),
+        ("ocsp_stapling", "--ocsp"),
+        ("key_log_file", "SSLKEYLOGFILE"),
+        ("client_auth", "--ca with -l"),
+    ];
+    // Or which option has something that the library does not know.
+    let setting = error.split_once(" cannot honour ").map_or(error, |(_, setting)| setting);
+    let option = options.iter().find(|(name, _)| setting.starts_with(name));
+    option.map_or(error.to_string(), |(_, option)| format!("{error} ({option})"))
 }
 
 pub fn engine(args: &Args) -> Engine {
@@ -61,16 +80,22 @@ pub fn engine(args: &Args) -> Engine {
     }
 }
 
-/// A list of names for all versions, as it stands on the command line.
-fn suites(builder: ContextBuilder, list: Option<&str>) -> ContextBuilder {
-    let is_new = |name: &&str| name.starts_with("TLS_");
-    let (new, old): (Vec<_>, Vec<_>) = list.into_iter().flat_map(|list| list.split(':')).partition(is_new);
-    let builder = if old.is_empty() { builder } else { builder.cipher_list(&old.join(":")) };
-    if new.is_empty() {
-        builder
-    } else {
-        builder.ciphersuites(&new.join(":"))
+/// A list of names for all versions, as it stands on the command line. OpenSSL passes over what it does not know, if there is
+/// something that it does; so each is tried alone.
+fn suites(builder: ContextBuilder, args: &Args) -> Result<ContextBuilder, Failure> {
+    let unusable = |error: io::Error| Failure::new(exit::USAGE, in_our_words(&error.to_string()));
+    let list = args.tls.ciphers.iter().flat_map(|list| list.split([':', ',']));
+    let (new, old): (Vec<_>, Vec<_>) = list.partition(|name| name.starts_with("TLS_"));
+    let alone = Context::builder().engine(engine(args)).system_roots(false);
+    for name in &new {
+        alone.clone().ciphersuites(name).build().map_err(unusable)?;
     }
+    // What takes away, or is about the whole list, can't stand alone.
+    for name in old.iter().filter(|name| !name.starts_with(['!', '-', '+', '@'])) {
+        alone.clone().cipher_list(name).build().map_err(unusable)?;
+    }
+    let builder = if old.is_empty() { builder } else { builder.cipher_list(&old.join(":")) };
+    Ok(if new.is_empty() { builder } else { builder.ciphersuites(&new.join(":")) })
 }
 
 /// The library asks for the name that it expects. Where they differ the second is looked at here.
