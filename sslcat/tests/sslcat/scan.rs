@@ -61,7 +61,7 @@ fn sslscan(port: &str, args: &[&str]) -> Accepted {
     let address = format!("localhost:{port}");
     let ended = Tool::new(Path::new("sslscan"))
         .args(&["--xml=-", "--no-heartbleed", "--no-compression", "--no-fallback", "--no-renegotiation"])
-        .args(&["--sni-name=localhost", "--ipv4"])
+        .args(&["--sni-name=localhost", "--ipv4", "--timeout=60"])
         .args(args)
         .args(&[&address])
         .feed(b"")
@@ -349,14 +349,14 @@ fn who_does_not_answer_has_refused_nothing() {
         for (name, serve) in servers {
             let server = Many::start(move |tcp, _| serve(tcp));
             let begin = Instant::now();
-            let (ended, document) = scan(engine, &server.port, &["-w", "0.5"]);
+            let (ended, document) = scan(engine, &server.port, &["-w", "1.5"]);
             assert_eq!(ended.code, 3, "{engine:?} {name}: {ended:?}");
             assert!(in_state(&document, "accepted").is_empty(), "{engine:?} {name}: {document}");
             assert!(in_state(&document, "refused").is_empty(), "{engine:?} {name}: {document}");
             assert!(!ended.stderr.is_empty() && document["error"]["text"].is_string(), "{engine:?} {name}: {ended:?}");
             // Each version is asked for, and then no more.
             assert!(server.asked() <= 12, "{engine:?} {name}: {} connections", server.asked());
-            assert!(begin.elapsed() < Duration::from_secs(30), "{engine:?} {name}: {:?}", begin.elapsed());
+            assert!(begin.elapsed() < Duration::from_secs(120), "{engine:?} {name}: {:?}", begin.elapsed());
             let is_advised = ended.stderr().contains("--starttls");
             assert_eq!(is_advised, name == "plain", "{engine:?} {name}: {ended:?}");
         }
@@ -419,7 +419,7 @@ fn a_server_that_goes_away_leaves_what_was_found_and_no_refusals() {
             false => drop(tcp),
         });
         let begin = Instant::now();
-        let (ended, document) = scan(engine, &server.port, &["--scan-limit", "1", "-w", "0.5"]);
+        let (ended, document) = scan(engine, &server.port, &["--scan-limit", "1", "-w", "3"]);
         assert_eq!((ended.code, &document["ok"]), (3, &false.into()), "{stays}: {ended:?}");
         assert!(
             document["error"]["text"].as_str().is_some_and(|text| text.contains("no answer")),
@@ -431,7 +431,7 @@ fn a_server_that_goes_away_leaves_what_was_found_and_no_refusals() {
         assert!(wrong.is_empty(), "{stays}: {wrong:?}");
         // Who is gone is asked a few times, and not for everything.
         assert!(server.asked() <= stays + 8, "{stays}: {} connections", server.asked());
-        assert!(begin.elapsed() < Duration::from_secs(30), "{stays}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < Duration::from_secs(120), "{stays}: {:?}", begin.elapsed());
         if stays >= 6 {
             assert!(!in_state(&document, "accepted").is_empty(), "{stays}: {document}");
         }
