@@ -1,6 +1,7 @@
 //! What the library can be told: suites, groups, names, pins, old versions, a key log.
 
 use std::fs;
+use std::path::Path;
 use std::process::Command;
 
 use serde_json::Value;
@@ -9,7 +10,7 @@ use sslfile::{Certificate, Engine, Version};
 use crate::common::{certs, engines, server_builder};
 use crate::report::rude;
 use crate::sslcat;
-use crate::tool::{is_here, Ended, Files, Server};
+use crate::tool::{is_here, Ended, Files, Server, Tool};
 
 /// `--check --json`, against a server of OpenSSL's or rustls'.
 fn check(engine: Engine, server: &Server<()>, files: &Files, args: &[&str]) -> (Ended, Value) {
@@ -212,5 +213,29 @@ fn the_key_log_is_written_when_the_environment_asks_for_it() {
         let ended = tool.feed(b"").end();
         assert_eq!(ended.code, 1, "{engine:?}: {ended:?}");
         assert!(ended.stderr().contains("no folder"), "{engine:?}: {ended:?}");
+    }
+}
+
+#[test]
+fn who_shows_no_certificate_is_nobody_that_was_expected() {
+    if !engines().contains(&Engine::OpenSsl) || !is_here("openssl", &["version"]) {
+        return;
+    }
+    let files = Files::new();
+    let none = "ff".repeat(32);
+    for (args, code) in [
+        (&["--ca", &files.ca][..], 3),
+        (&["-k", "--pin", &none], 3),
+        (&["--ca", &files.ca, "--ocsp"], 3),
+        // As it was asked for.
+        (&["-k"], 0),
+    ] {
+        let server = Tool::new(Path::new("openssl")).args(&["s_server", "-accept", "127.0.0.1:0", "-naccept", "1"]);
+        let server = server.args(&["-nocert", "-cipher", "ADH:@SECLEVEL=0", "-tls1_2"]).open();
+        let told = server.stdout.line("ACCEPT 127.0.0.1:");
+        let port = told.rsplit(':').next().expect("port");
+        let tool = sslcat(Engine::OpenSsl, &["localhost", port, "--check", "--ciphers", "ALL:@SECLEVEL=0"]);
+        let ended = tool.args(args).feed(b"").end();
+        assert_eq!(ended.code, code, "{args:?}: {ended:?}");
     }
 }
