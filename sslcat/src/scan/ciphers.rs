@@ -47,7 +47,10 @@ pub fn of(panel: &Panel, version: Version) -> Ciphers {
             },
             Answer::Refused(alert) => Ok(alert),
             Answer::Unanswered(silence) => Err(silence.text),
-            Answer::Impossible(why) => Err(why),
+            Answer::Impossible(why) => {
+                rest = left.iter().map(|(_, name)| Finding::impossible(name, &why)).collect();
+                break;
+            }
         };
         rest = left.iter().map(|(_, name)| answered(name, &answer)).collect();
         break;

@@ -86,11 +86,14 @@ fn failure(panel: &Panel, findings: &Findings) -> Option<Failure> {
         let text = "the server refuses whatever is offered. Is it the right name (--sni)?";
         return Some(Failure::new(exit::HANDSHAKE, text));
     }
-    let unanswered = findings.all().filter(|finding| finding.is_unanswered).count();
-    let silence = panel.first_silence().filter(|_| unanswered > 0)?;
-    let all = findings.all().count();
-    let text = format!("{unanswered} of {all} questions have no answer: {}", silence.text);
-    Some(Failure { kind: silence.kind, ..Failure::new(silence.code, text) })
+    let unanswered: Vec<&Finding> = findings.all().filter(|finding| finding.is_unanswered).collect();
+    let first = unanswered.first()?;
+    // Or the answer was none to the question.
+    let silence = panel.first_silence();
+    let code = silence.as_ref().map_or(exit::HANDSHAKE, |silence| silence.code);
+    let why = silence.as_ref().map_or(first.why.as_deref(), |silence| Some(&silence.text)).unwrap_or_default();
+    let text = format!("{} of {} questions have no answer: {why}", unanswered.len(), findings.all().count());
+    Some(Failure { kind: silence.and_then(|silence| silence.kind), ..Failure::new(code, text) })
 }
 
 /// What is asked after the versions.

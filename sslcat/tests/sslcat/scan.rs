@@ -382,6 +382,24 @@ fn who_refuses_everything_may_have_been_asked_for_the_wrong_name() {
 }
 
 #[test]
+fn a_choice_that_was_not_offered_is_no_answer() {
+    let Some(engine) = telling().into_iter().next() else { return };
+    let server = Many::start(move |mut tcp, _| {
+        let _ = tcp.read(&mut [0; 4096]);
+        // A ServerHello of TLS 1.2, with RC4-MD5.
+        let hello = [&[2, 0, 0, 38, 3, 3][..], &[7; 32], &[0, 0, 4, 0]].concat();
+        let _ = tcp.write_all(&[&[22, 3, 3, 0, 42][..], &hello].concat());
+        let _ = tcp.shutdown(Shutdown::Write);
+        let _ = tcp.read_to_end(&mut Vec::new());
+    });
+    let (ended, document) = scan(engine, &server.port, &["--tls1.2", "--alpn", "h2"]);
+    assert_eq!(ended.code, 3, "{ended:?}");
+    assert!(ended.stderr().contains("was not offered"), "{ended:?}");
+    let suites = |state| in_state(&document, state).iter().filter(|(what, ..)| *what == "suite").count();
+    assert_eq!((suites("accepted"), suites("refused")), (0, 0), "{document}");
+}
+
+#[test]
 fn what_is_answered_by_a_cut_is_unknown_and_the_rest_is_found() {
     let Some(engine) = telling().into_iter().next() else { return };
     let context = plain(engine);
