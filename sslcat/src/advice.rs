@@ -11,6 +11,7 @@ use crate::exit::Failure;
 const HANDSHAKE_FAILURE: u8 = 40;
 const UNKNOWN_CA: u8 = 48;
 const PROTOCOL_VERSION: u8 = 70;
+const UNRECOGNIZED_NAME: u8 = 112;
 const CERTIFICATE_REQUIRED: u8 = 116;
 const NO_APPLICATION_PROTOCOL: u8 = 120;
 
@@ -32,6 +33,9 @@ pub fn on(failure: &Failure, args: &Args) -> Vec<String> {
         ),
         Some(ErrorKind::PeerAlert(PROTOCOL_VERSION)) if args.tls.version().is_some() => {
             Some("without --tls1.N both TLS 1.2 and 1.3 are offered".to_string())
+        }
+        Some(ErrorKind::PeerAlert(UNRECOGNIZED_NAME)) => {
+            Some("the server does not know the name that it is asked for: --sni NAME asks for another".to_string())
         }
         Some(ErrorKind::PeerAlert(NO_APPLICATION_PROTOCOL)) => {
             Some("the peer speaks none of the protocols in --alpn".to_string())

@@ -84,7 +84,7 @@ pub fn engine(args: &Args) -> Engine {
 /// something that it does; so each is tried alone.
 fn suites(builder: ContextBuilder, args: &Args) -> Result<ContextBuilder, Failure> {
     let unusable = |error: io::Error| Failure::new(exit::USAGE, in_our_words(&error.to_string()));
-    let list = args.tls.ciphers.iter().flat_map(|list| list.split([':', ',']));
+    let list = args.tls.ciphers.iter().flat_map(|list| list.split([':', ',', ';', ' ']));
     let (new, mut old): (Vec<_>, Vec<_>) = list.partition(|name| name.starts_with("TLS_"));
     let alone = Context::builder().engine(engine(args)).system_roots(false);
     for name in &new {

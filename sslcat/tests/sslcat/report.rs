@@ -344,6 +344,15 @@ fn advice_says_what_would_help() {
         assert_eq!(ended.code, 3, "{ended:?}");
         assert!(ended.stderr().contains("advice: a server that begins in plain text"), "{ended:?}");
         server.join();
+        let server = Server::start(|mut tcp: TcpStream| {
+            let _ = tcp.read(&mut [0; 4096]);
+            // unrecognized_name
+            let _ = tcp.write_all(&[21, 3, 3, 0, 2, 2, 112]);
+            let _ = tcp.read_to_end(&mut Vec::new());
+        });
+        let ended = sslcat(engine, &["localhost", &server.port]).feed(b"").end();
+        assert!(ended.stderr().contains("--sni NAME asks for another"), "{engine:?}: {ended:?}");
+        server.join();
     }
 }
 
