@@ -11,6 +11,7 @@ use crate::exit::Failure;
 const HANDSHAKE_FAILURE: u8 = 40;
 const UNKNOWN_CA: u8 = 48;
 const PROTOCOL_VERSION: u8 = 70;
+const UNRECOGNIZED_NAME: u8 = 112;
 const CERTIFICATE_REQUIRED: u8 = 116;
 const NO_APPLICATION_PROTOCOL: u8 = 120;
 
@@ -30,8 +31,11 @@ pub fn on(failure: &Failure, args: &Args) -> Vec<String> {
         Some(ErrorKind::PeerAlert(UNKNOWN_CA)) if has_cert => Some(
             "the peer does not know who signed our --cert: its file has to hold the intermediates as well".to_string(),
         ),
-        Some(ErrorKind::PeerAlert(PROTOCOL_VERSION)) if args.tls.tls12 || args.tls.tls13 => {
-            Some("without --tls1.2 and --tls1.3 both versions are offered".to_string())
+        Some(ErrorKind::PeerAlert(PROTOCOL_VERSION)) if args.tls.version().is_some() => {
+            Some("without --tls1.N both TLS 1.2 and 1.3 are offered".to_string())
+        }
+        Some(ErrorKind::PeerAlert(UNRECOGNIZED_NAME)) => {
+            Some("the server does not know the name that it is asked for: --sni NAME asks for another".to_string())
         }
         Some(ErrorKind::PeerAlert(NO_APPLICATION_PROTOCOL)) => {
             Some("the peer speaks none of the protocols in --alpn".to_string())

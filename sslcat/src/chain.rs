@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use sslfile::{Certificate, CertificateInfo, SslFile, SubjectAltName};
 
-use crate::date;
+use crate::{date, pin};
 
 /// As they came, the peer's own first; as many as the library shows.
 pub fn of(file: &SslFile) -> Vec<Certificate> {
@@ -43,6 +43,7 @@ fn paragraph(depth: usize, info: &CertificateInfo) -> String {
     lines.push(format!("  valid    {from} to {to}: {}", days(info)));
     lines.push(format!("  key      {key}; signed with {}", info.signature_algorithm));
     lines.push(format!("  SHA-256  {}", hex(&info.fingerprint)));
+    lines.push(format!("  pin      {}", pin::of(info)));
     // What the peer writes into its certificate may go to a terminal.
     lines.iter().map(|line| line.replace(char::is_control, "?") + "\n").collect()
 }
@@ -80,17 +81,9 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 pub fn pem(certificate: &Certificate) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut text = "-----BEGIN CERTIFICATE-----\n".to_string();
     for line in certificate.to_der().chunks(48) {
-        for group in line.chunks(3) {
-            let bits = group.iter().fold(0, |bits, &byte| bits << 8 | usize::from(byte)) << (8 * (3 - group.len()));
-            for place in 0..4 {
-                let digit = char::from(ALPHABET[bits >> (18 - 6 * place) & 63]);
-                text.push(if place <= group.len() { digit } else { '=' });
-            }
-        }
-        text.push('\n');
+        text += &(pin::to_base64(line) + "\n");
     }
     text + "-----END CERTIFICATE-----\n"
 }

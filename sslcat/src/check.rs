@@ -9,12 +9,12 @@ use sslfile::{Certificate, Error, SslFile};
 use crate::args::Args;
 use crate::exit::{self, Failure};
 use crate::report::{self, Report};
-use crate::{chain, connect, date};
+use crate::{chain, connect, date, ocsp};
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let opened = connect::connect(args);
     let checked = match &opened {
-        Ok(file) => expiry(args, file).and_then(|()| last_word(args, file)),
+        Ok(file) => expiry(args, file).and_then(|()| ocsp::check(args, file)).and_then(|()| last_word(args, file)),
         Err(_) => Ok(()),
     };
     let report = match &opened {

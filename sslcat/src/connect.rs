@@ -9,33 +9,39 @@ use sslfile::SslFile;
 use crate::address::host_and_port;
 use crate::args::Args;
 use crate::exit::{self, Failure};
-use crate::{settings, starttls, tell};
+use crate::{identity, settings, starttls, tell};
 
 pub fn connect(args: &Args) -> Result<SslFile, Failure> {
     let (host, port) = host_and_port(args)?;
     let identity = match &args.certificates.cert {
-        Some(cert) => Some(settings::identity_from_files(args, cert)?),
+        Some(cert) => Some(identity::from_files(args, cert)?),
         None => None,
     };
     let context = settings::context(args, identity)?;
 
-    let tcp = dial(&host, port, args.connection.timeout)
+    let (tcp, already_read) = reach(args, &host, port)?;
+    let address = tcp.peer_addr().ok().map(|addr| addr.to_string());
+    SslFile::options()
+        .client(settings::server_name(args, &host))
+        .handshake_timeout(args.connection.timeout.or(Some(Duration::from_secs(30))))
+        .already_read(already_read)
+        .open(tcp, &context)
+        .map_err(|error| Failure { address, ..Failure::tls(exit::HANDSHAKE, error.into()) })
+}
+
+/// A connection on which the server waits for TLS, and what was read too far for that.
+pub fn reach(args: &Args, host: &str, port: u16) -> Result<(TcpStream, Vec<u8>), Failure> {
+    let tcp = dial(host, port, args.connection.timeout)
         .map_err(|error| Failure::new(exit::CONNECT, format!("cannot connect to {host} port {port}: {error}")))?;
     if args.output.verbose {
-        tell(format!("connected to {}", tcp.peer_addr().map_or(host.clone(), |addr| addr.to_string())));
+        tell(format!("connected to {}", tcp.peer_addr().map_or(host.to_string(), |addr| addr.to_string())));
     }
     let already_read = match args.connection.starttls {
         Some(protocol) => starttls::begin(&tcp, protocol, args)
             .map_err(|error| Failure::new(exit::HANDSHAKE, format!("STARTTLS with {host} port {port}: {error}")))?,
         None => Vec::new(),
     };
-    let address = tcp.peer_addr().ok().map(|addr| addr.to_string());
-    SslFile::options()
-        .client(args.certificates.name.as_deref().unwrap_or(&host))
-        .handshake_timeout(args.connection.timeout.or(Some(Duration::from_secs(30))))
-        .already_read(already_read)
-        .open(tcp, &context)
-        .map_err(|error| Failure { address, ..Failure::tls(exit::HANDSHAKE, error.into()) })
+    Ok((tcp, already_read))
 }
 
 /// As `TcpStream::connect`, within `timeout` for all addresses of the host together.

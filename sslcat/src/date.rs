@@ -25,6 +25,29 @@ pub fn iso(time: SystemTime) -> String {
     format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", second / 3600, second / 60 % 60, second % 60)
 }
 
+/// `20261130235959`, as certificates and OCSP responses have it.
+pub fn from_digits(text: &str) -> Option<SystemTime> {
+    if text.len() != 14 || !text.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    let number = |place: std::ops::Range<usize>| text[place].parse::<i64>().ok();
+    let (year, month, day) = (number(0..4)?, number(4..6)?, number(6..8)?);
+    let (hour, minute, second) = (number(8..10)?, number(10..12)?, number(12..14)?);
+    // As in `iso`, the other way.
+    let (year, month) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = 365 * year + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400);
+    let days = days + (153 * month + 2) / 5 + day - 1 - 719_468;
+    let time = SystemTime::UNIX_EPOCH;
+    let seconds = days * DAY + hour * 3600 + minute * 60 + second;
+    let time = match u64::try_from(seconds) {
+        Ok(seconds) => time.checked_add(Duration::from_secs(seconds))?,
+        Err(_) => time.checked_sub(Duration::from_secs(seconds.unsigned_abs()))?,
+    };
+    // Neither a 30th of February nor a 25th hour.
+    let is_a_date = iso(time).chars().filter(char::is_ascii_digit).eq(text.chars());
+    is_a_date.then_some(time)
+}
+
 /// Whole days from one to the other; below zero if that lies behind.
 pub fn days(from: SystemTime, to: SystemTime) -> i64 {
     (since_1970(to) - since_1970(from)).div_euclid(DAY)
@@ -69,6 +92,11 @@ mod tests {
             (253_402_300_799, "9999-12-31T23:59:59Z"),
         ] {
             assert_eq!(at(seconds), text);
+            let digits: String = text.chars().filter(char::is_ascii_digit).collect();
+            assert_eq!(from_digits(&digits).map(iso).as_deref(), Some(text));
+        }
+        for wrong in ["", "2026113023595", "20260230000000", "20261301000000", "20261130240000", "2026113023595é"] {
+            assert_eq!(from_digits(wrong), None, "{wrong}");
         }
     }
 

@@ -9,14 +9,14 @@ use sslfile::{SslFile, SslListener};
 use crate::address::host_and_port;
 use crate::args::Args;
 use crate::exit::{self, Failure};
-use crate::{settings, tell};
+use crate::{identity, settings, tell};
 
 pub fn serve(args: &Args) -> Result<SslFile, Failure> {
     let (host, port) = host_and_port(args)?;
     let (identity, made) = match &args.certificates.cert {
-        Some(cert) => (settings::identity_from_files(args, cert)?, None),
+        Some(cert) => (identity::from_files(args, cert)?, None),
         None => {
-            let (identity, made) = settings::identity_made_now(args)?;
+            let (identity, made) = identity::made_now(args)?;
             (identity, Some(made))
         }
     };

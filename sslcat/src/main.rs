@@ -17,10 +17,16 @@ mod check;
 mod connect;
 mod date;
 mod exit;
+mod identity;
 mod listen;
 mod manual;
+mod name;
+mod ocsp;
+mod password;
+mod pin;
 mod progress;
 mod report;
+mod scan;
 mod services;
 mod settings;
 mod starttls;
@@ -36,7 +42,7 @@ use args::Args;
 use exit::Failure;
 
 fn main() -> ExitCode {
-    let args = match Args::try_parse() {
+    let mut args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
             // Help and version come this way too, and are no error.
@@ -46,7 +52,7 @@ fn main() -> ExitCode {
         }
     };
     // To return from here ends the process, even with a thread waiting for stdin.
-    match run(&args) {
+    match run(&mut args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.text.is_empty() {
@@ -58,16 +64,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<(), Failure> {
+fn run(args: &mut Args) -> Result<(), Failure> {
     if manual::print(&args.manual)? {
         return Ok(());
     }
+    if args.output.scan {
+        return scan::run(args);
+    }
+    let args = &*args;
     if args.output.check {
         return check::run(args);
     }
     let opened = if args.connection.listen { listen::serve(args) } else { connect::connect(args) };
     let file = opened.inspect_err(|failure| report::failed(args, failure))?;
-    report::negotiated(args, &file);
+    let demanded = if args.certificates.ocsp { ocsp::check(args, &file) } else { Ok(()) };
+    report::negotiated(args, &file, demanded.as_ref().err());
+    demanded?;
     transfer::converse(args, &file)
 }
 

@@ -8,7 +8,8 @@ use sslfile::{Certificate, ErrorKind, SslFile};
 use crate::address::host_and_port;
 use crate::args::Args;
 use crate::exit::{self, Failure};
-use crate::{advice, chain, date, tell};
+use crate::ocsp::{self, Stapled};
+use crate::{advice, chain, date, pin, settings, tell};
 
 /// Facts that the library does not tell are left out.
 #[derive(Default)]
@@ -20,10 +21,12 @@ pub struct Report {
     group: Option<String>,
     alpn: Option<String>,
     server_name: Option<String>,
+    sni: Option<String>,
     resumed: Option<bool>,
     handshake_ms: Option<f64>,
     /// None: not looked at, as -k has it, or as there is none.
     trusted: Option<bool>,
+    ocsp: Option<Stapled>,
     chain: Vec<Certificate>,
 }
 
@@ -37,9 +40,11 @@ impl Report {
             cipher: file.cipher(),
             group: file.group(),
             alpn: file.alpn().map(|name| String::from_utf8_lossy(&name).escape_debug().to_string()),
-            server_name: file.server_name(),
+            server_name: expected_name(args).or_else(|| file.server_name()),
+            sni: if args.connection.listen { file.server_name() } else { settings::sni(args) },
             resumed: file.is_resumed(),
             handshake_ms: file.handshake_time().map(|time| (time.as_secs_f64() * 1e6).round() / 1e3),
+            ocsp: ocsp::of(file),
             trusted: (!chain.is_empty() && !args.certificates.insecure).then_some(true),
             chain,
         }
@@ -49,7 +54,8 @@ impl Report {
         let is_peers = matches!(failure.kind, Some(ErrorKind::Certificate | ErrorKind::HostnameMismatch));
         Report {
             address: failure.address.clone(),
-            server_name: args.certificates.name.clone().or_else(|| Some(host_and_port(args).ok()?.0)),
+            server_name: expected_name(args),
+            sni: settings::sni(args),
             trusted: is_peers.then_some(false),
             chain: failure.chain.clone(),
             ..Report::default()
@@ -64,6 +70,9 @@ impl Report {
         facts.extend(self.group.clone());
         facts.extend(self.alpn.as_ref().map(|name| format!("ALPN {name}")));
         facts.extend(self.server_name.as_ref().map(|name| format!("server name {name}")));
+        facts.extend(
+            self.sni.as_ref().filter(|sni| Some(*sni) != self.server_name.as_ref()).map(|sni| format!("SNI {sni}")),
+        );
         facts.extend(self.resumed.filter(|&resumed| resumed).map(|_| "session resumed".to_string()));
         let judged = match (self.chain.is_empty(), self.trusted) {
             (true, _) => "no certificate from the peer",
@@ -75,12 +84,15 @@ impl Report {
         Some(facts.join(", "))
     }
 
+    /// Lines behind it.
+    fn details(&self, args: &Args) -> String {
+        let stapled = self.ocsp.as_ref().map(|stapled| stapled.line() + "\n").unwrap_or_default();
+        stapled + &chain::describe(&self.chain, args.output.show_certs)
+    }
+
     fn json(&self, args: &Args, failure: Option<&Failure>) -> Value {
         let (host, port) = host_and_port(args).unwrap_or_default();
-        let error = failure.map(|failure| {
-            let advice = advice::on(failure, args);
-            json!({ "kind": failure.kind.map(kind_name), "text": failure.text, "advice": advice })
-        });
+        let error = failure.map(|failure| error(args, failure));
         let certificates: Vec<Value> = self.chain.iter().map(|one| certificate(args, one)).collect();
         json!({
             "ok": failure.is_none(),
@@ -89,6 +101,7 @@ impl Report {
             "port": port,
             "address": self.address,
             "server_name": self.server_name,
+            "sni": self.sni,
             "engine": self.engine,
             "version": self.version,
             "cipher": self.cipher,
@@ -97,10 +110,17 @@ impl Report {
             "resumed": self.resumed,
             "handshake_ms": self.handshake_ms,
             "trusted": self.trusted,
+            "ocsp": self.ocsp.as_ref().map(Stapled::json),
             "certificates": certificates,
             "error": error,
         })
     }
+}
+
+/// Of a client's server.
+fn expected_name(args: &Args) -> Option<String> {
+    let (host, _) = host_and_port(args).ok()?;
+    (!args.connection.listen).then(|| settings::expected_name(args, &host).to_string())
 }
 
 fn certificate(args: &Args, certificate: &Certificate) -> Value {
@@ -123,6 +143,7 @@ fn certificate(args: &Args, certificate: &Certificate) -> Value {
                 "signature_algorithm": info.signature_algorithm,
                 "is_ca": info.is_ca,
                 "sha256": chain::hex(&info.fingerprint),
+                "pin": pin::of(&info),
             })
         }
         Err(error) => json!({ "unreadable": error.to_string() }),
@@ -131,6 +152,11 @@ fn certificate(args: &Args, certificate: &Certificate) -> Value {
         value["pem"] = chain::pem(certificate).into();
     }
     value
+}
+
+pub fn error(args: &Args, failure: &Failure) -> Value {
+    let advice = advice::on(failure, args);
+    json!({ "kind": failure.kind.map(kind_name), "text": failure.text, "advice": advice })
 }
 
 fn kind_name(kind: ErrorKind) -> String {
@@ -156,7 +182,7 @@ pub fn print(args: &Args, report: Report, failure: Option<&Failure>) -> Result<(
         true => format!("{:#}\n", report.json(args, failure)),
         false => {
             let summary = report.summary().map(|line| line + "\n").unwrap_or_default();
-            summary + &chain::describe(&report.chain, args.output.show_certs)
+            summary + &report.details(args)
         }
     };
     let mut output = io::stdout().lock();
@@ -165,13 +191,13 @@ pub fn print(args: &Args, report: Report, failure: Option<&Failure>) -> Result<(
 }
 
 /// Beside a transfer: on stderr, if it was asked for.
-pub fn negotiated(args: &Args, file: &SslFile) {
+pub fn negotiated(args: &Args, file: &SslFile, failure: Option<&Failure>) {
     let report = Report::of(args, file);
     if args.output.json {
-        tell_document(&report.json(args, None));
+        tell_document(&report.json(args, failure));
     } else if args.output.verbose || args.output.show_certs {
         tell(report.summary().unwrap_or_default());
-        tell_text(&chain::describe(&report.chain, args.output.show_certs));
+        tell_text(&report.details(args));
     }
 }
 

@@ -6,8 +6,16 @@ mod common;
 mod exit_codes;
 #[path = "sslcat/manual.rs"]
 mod manual;
+#[path = "sslcat/ocsp.rs"]
+mod ocsp;
+#[path = "sslcat/options.rs"]
+mod options;
+#[path = "sslcat/password.rs"]
+mod password;
 #[path = "sslcat/report.rs"]
 mod report;
+#[path = "sslcat/scan.rs"]
+mod scan;
 #[path = "sslcat/server.rs"]
 mod server;
 #[path = "sslcat/starttls.rs"]

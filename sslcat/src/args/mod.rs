@@ -24,11 +24,15 @@ The end:
   not waited for. A peer that just cuts when it is told of our end has not failed, if nothing was
   sent and nothing came: so `sslcat HOST PORT </dev/null` asks whether there is TLS.
 
+Environment:
+  SSLKEYLOGFILE  a file for the secrets of each connection, for Wireshark: who has it can read along
+
 Exit codes:
   0  both sides ended in order
   1  wrong usage, an unusable file, or a setting that the TLS library does not have
   2  no connection: no such host, refused, unreachable, timed out
-  3  no TLS: STARTTLS refused, the peer does not speak TLS, no version in common, ...
+  3  no TLS: STARTTLS refused, the peer does not speak TLS, no version in common, ...; with --scan
+     also a server that has not answered everything
   4  a certificate was refused: the peer's by us, or ours by the peer
   5  the transfer failed: cut without a word (data may be missing), reset, forged, timed out
   6  stdin or stdout failed (a closed pipe is not mentioned)";

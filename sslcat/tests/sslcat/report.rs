@@ -15,7 +15,7 @@ use crate::tool::{is_here, Ended, Files, Server, Tool};
 use crate::{sslcat, tool_alone, SSLCAT};
 
 /// Shakes hands, reads to the end, and cuts, as many servers do.
-fn rude(context: Context) -> Server<()> {
+pub fn rude(context: Context) -> Server<()> {
     Server::start(move |tcp| {
         let Ok(mut file) = SslFile::server(tcp, &context) else { return };
         let _ = file.read_to_end(&mut Vec::new());
@@ -343,6 +343,15 @@ fn advice_says_what_would_help() {
         let ended = sslcat(engine, &["localhost", &server.port]).feed(b"").end();
         assert_eq!(ended.code, 3, "{ended:?}");
         assert!(ended.stderr().contains("advice: a server that begins in plain text"), "{ended:?}");
+        server.join();
+        let server = Server::start(|mut tcp: TcpStream| {
+            let _ = tcp.read(&mut [0; 4096]);
+            // unrecognized_name
+            let _ = tcp.write_all(&[21, 3, 3, 0, 2, 2, 112]);
+            let _ = tcp.read_to_end(&mut Vec::new());
+        });
+        let ended = sslcat(engine, &["localhost", &server.port]).feed(b"").end();
+        assert!(ended.stderr().contains("--sni NAME asks for another"), "{engine:?}: {ended:?}");
         server.join();
     }
 }
