@@ -19,28 +19,27 @@ pub fn connect(args: &Args) -> Result<SslFile, Failure> {
     };
     let context = settings::context(args, identity)?;
 
-    let tcp = dial(&host, port, args.connection.timeout)
+    let tcp = dial(&host, port, args.connection.patience())
         .map_err(|error| Failure::new(exit::CONNECT, format!("cannot connect to {host} port {port}: {error}")))?;
     if args.output.verbose {
         tell(format!("connected to {}", tcp.peer_addr().map_or(host.clone(), |addr| addr.to_string())));
     }
     let already_read = match args.connection.starttls {
-        Some(protocol) => starttls::begin(&tcp, protocol, args)
+        Some(protocol) => starttls::begin(&tcp, protocol, &host, args)
             .map_err(|error| Failure::new(exit::HANDSHAKE, format!("STARTTLS with {host} port {port}: {error}")))?,
         None => Vec::new(),
     };
     let address = tcp.peer_addr().ok().map(|addr| addr.to_string());
     SslFile::options()
         .client(args.certificates.name.as_deref().unwrap_or(&host))
-        .handshake_timeout(args.connection.timeout.or(Some(Duration::from_secs(30))))
+        .handshake_timeout(Some(args.connection.patience()))
         .already_read(already_read)
         .open(tcp, &context)
         .map_err(|error| Failure { address, ..Failure::tls(exit::HANDSHAKE, error.into()) })
 }
 
 /// As `TcpStream::connect`, within `timeout` for all addresses of the host together.
-fn dial(host: &str, port: u16, timeout: Option<Duration>) -> io::Result<TcpStream> {
-    let Some(timeout) = timeout else { return TcpStream::connect((host, port)) };
+fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
     let deadline = Instant::now() + timeout;
     let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for addr in (host, port).to_socket_addrs()? {

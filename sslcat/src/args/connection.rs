@@ -12,7 +12,8 @@ pub struct Connection {
     /// Begin in plain text, and ask the server for TLS in the words of this protocol.
     #[arg(long, value_name = "PROTOCOL", conflicts_with = "listen")]
     pub starttls: Option<Protocol>,
-    /// Give up connecting, shaking hands, or waiting for anything to move after so long [default: 30 for the handshake].
+    /// Give up connecting, asking for TLS, shaking hands, or waiting for anything to move after so long [default: 30, but for the
+    /// last].
     #[arg(short = 'w', long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
 }
@@ -23,6 +24,22 @@ pub enum Protocol {
     Imap,
     Pop3,
     Ftp,
+    Lmtp,
+    Sieve,
+    Nntp,
+    Irc,
+    Xmpp,
+    XmppServer,
+    Ldap,
+    Postgres,
+    Mysql,
+}
+
+impl Connection {
+    /// For each step up to the open connection.
+    pub fn patience(&self) -> Duration {
+        self.timeout.unwrap_or(Duration::from_secs(30))
+    }
 }
 
 fn seconds(text: &str) -> Result<Duration, String> {
