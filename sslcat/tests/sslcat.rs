@@ -6,10 +6,24 @@ mod common;
 mod exit_codes;
 #[path = "sslcat/manual.rs"]
 mod manual;
+/// Peers of the library's tests.
+#[cfg(unix)]
+#[allow(dead_code)]
+#[path = "../../tests/peers"]
+mod peers {
+    pub mod ftp_server;
+    pub mod harness;
+}
+#[cfg(unix)]
+#[path = "sslcat/real_servers.rs"]
+mod real_servers;
 #[path = "sslcat/report.rs"]
 mod report;
 #[path = "sslcat/server.rs"]
 mod server;
+#[cfg(unix)]
+#[path = "sslcat/servers.rs"]
+mod servers;
 #[path = "sslcat/starttls.rs"]
 mod starttls;
 #[allow(dead_code)]
