@@ -47,3 +47,19 @@ fn seconds(text: &str) -> Result<Duration, String> {
     let sensible = Duration::from_millis(1)..Duration::from_secs(1_000_000_000);
     time.filter(|time| sensible.contains(time)).ok_or("not a number of seconds, from 0.001".to_string())
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::args::Args;
+
+    #[test]
+    fn what_leads_to_a_connection_is_bounded_without_an_option() {
+        let patience =
+            |args: &[&str]| Args::parse_from([&["sslcat", "localhost", "443"], args].concat()).connection.patience();
+        assert_eq!(patience(&[]), Duration::from_secs(30));
+        assert_eq!(patience(&["-w", "0.5"]), Duration::from_millis(500));
+    }
+}
