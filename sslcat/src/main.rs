@@ -15,6 +15,7 @@ mod args;
 mod chain;
 mod check;
 mod connect;
+mod crlf;
 mod date;
 mod exit;
 mod listen;
@@ -24,6 +25,8 @@ mod report;
 mod services;
 mod settings;
 mod starttls;
+#[cfg(all(unix, feature = "line-editing"))]
+mod terminal;
 mod transfer;
 
 use std::fmt::Display;

@@ -26,6 +26,9 @@ mod server;
 mod servers;
 #[path = "sslcat/starttls.rs"]
 mod starttls;
+#[cfg(all(unix, feature = "line-editing"))]
+#[path = "sslcat/terminal.rs"]
+mod terminal;
 #[allow(dead_code)]
 #[path = "../../tests/examples/tool.rs"]
 mod tool;
