@@ -23,7 +23,7 @@ pub fn connect(args: &Args) -> Result<SslFile, Failure> {
     let address = tcp.peer_addr().ok().map(|addr| addr.to_string());
     SslFile::options()
         .client(settings::server_name(args, &host))
-        .handshake_timeout(args.connection.timeout.or(Some(Duration::from_secs(30))))
+        .handshake_timeout(Some(args.connection.patience()))
         .already_read(already_read)
         .open(tcp, &context)
         .map_err(|error| Failure { address, ..Failure::tls(exit::HANDSHAKE, error.into()) })
@@ -31,13 +31,13 @@ pub fn connect(args: &Args) -> Result<SslFile, Failure> {
 
 /// A connection on which the server waits for TLS, and what was read too far for that.
 pub fn reach(args: &Args, host: &str, port: u16) -> Result<(TcpStream, Vec<u8>), Failure> {
-    let tcp = dial(host, port, args.connection.timeout)
+    let tcp = dial(host, port, args.connection.patience())
         .map_err(|error| Failure::new(exit::CONNECT, format!("cannot connect to {host} port {port}: {error}")))?;
     if args.output.verbose {
         tell(format!("connected to {}", tcp.peer_addr().map_or(host.to_string(), |addr| addr.to_string())));
     }
     let already_read = match args.connection.starttls {
-        Some(protocol) => starttls::begin(&tcp, protocol, args)
+        Some(protocol) => starttls::begin(&tcp, protocol, host, args)
             .map_err(|error| Failure::new(exit::HANDSHAKE, format!("STARTTLS with {host} port {port}: {error}")))?,
         None => Vec::new(),
     };
@@ -45,8 +45,7 @@ pub fn reach(args: &Args, host: &str, port: u16) -> Result<(TcpStream, Vec<u8>),
 }
 
 /// As `TcpStream::connect`, within `timeout` for all addresses of the host together.
-fn dial(host: &str, port: u16, timeout: Option<Duration>) -> io::Result<TcpStream> {
-    let Some(timeout) = timeout else { return TcpStream::connect((host, port)) };
+fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
     let deadline = Instant::now() + timeout;
     let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
     for addr in (host, port).to_socket_addrs()? {

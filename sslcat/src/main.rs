@@ -15,6 +15,7 @@ mod args;
 mod chain;
 mod check;
 mod connect;
+mod crlf;
 mod date;
 mod exit;
 mod identity;
@@ -30,6 +31,8 @@ mod scan;
 mod services;
 mod settings;
 mod starttls;
+#[cfg(all(unix, feature = "line-editing"))]
+mod terminal;
 mod transfer;
 
 use std::fmt::Display;

@@ -3,7 +3,7 @@
 use std::fs;
 
 /// Where the system has no list, or not this one.
-const KNOWN: [(&str, u16); 24] = [
+const KNOWN: [(&str, u16); 28] = [
     ("ftp", 21),
     ("smtp", 25),
     ("domain-s", 853),
@@ -13,19 +13,23 @@ const KNOWN: [(&str, u16); 24] = [
     ("imap2", 143),
     ("imaps", 993),
     ("irc", 6667),
+    ("ircd", 6667),
     ("ircs-u", 6697),
     ("ldap", 389),
     ("ldaps", 636),
+    ("lmtp", 24),
     ("mysql", 3306),
     ("nntp", 119),
     ("nntps", 563),
     ("pop3", 110),
     ("pop3s", 995),
+    ("postgres", 5432),
     ("postgresql", 5432),
     ("sieve", 4190),
     ("smtps", 465),
     ("submission", 587),
     ("submissions", 465),
+    ("xmpp", 5222),
     ("xmpp-client", 5222),
     ("xmpp-server", 5269),
 ];
@@ -51,7 +55,18 @@ fn in_list(list: &str, wanted: &str) -> Option<u16> {
 
 #[cfg(test)]
 mod tests {
+    use clap::ValueEnum;
+
     use super::*;
+    use crate::args::Protocol;
+
+    #[test]
+    fn each_protocol_of_starttls_is_a_service() {
+        for protocol in Protocol::value_variants() {
+            let name = protocol.to_possible_value().expect("none is hidden");
+            assert!(KNOWN.iter().any(|(known, _)| *known == name.get_name()), "{name:?}");
+        }
+    }
 
     #[test]
     fn services_have_names_and_aliases() {

@@ -10,10 +10,24 @@ use std::time::Duration;
 use sslfile::{Engine, SslFile};
 
 use crate::args::Args;
+use crate::crlf::Crlf;
 use crate::exit::{self, Failure};
 use crate::progress::{Direction, Progress};
+#[cfg(all(unix, feature = "line-editing"))]
+use crate::terminal;
 
 const CHUNK: usize = 64 * 1024;
+
+type Input = Box<dyn Read + Send>;
+type Output = Box<dyn Write>;
+
+fn stdin_and_stdout(_args: &Args) -> (Input, Output) {
+    #[cfg(all(unix, feature = "line-editing"))]
+    if let Some((lines, screen)) = terminal::open(_args) {
+        return (Box::new(lines), Box::new(screen));
+    }
+    (Box::new(io::stdin()), Box::new(io::stdout()))
+}
 
 /// Full duplex: stdin to the peer in a thread, the peer to stdout in this one.
 pub fn converse(args: &Args, file: &SslFile) -> Result<(), Failure> {
@@ -25,18 +39,20 @@ pub fn converse(args: &Args, file: &SslFile) -> Result<(), Failure> {
     let progress = Arc::new(Progress::new());
     let (done, sent) = mpsc::channel();
     let sender = file.try_clone().map_err(|error| Failure::new(exit::TRANSFER, error))?;
+    let (mut input, mut output) = stdin_and_stdout(args);
     {
-        let (progress, shutdown) = (progress.clone(), !args.transfer.no_shutdown);
-        thread::spawn(move || done.send(send(&sender, &progress, shutdown)));
+        let (progress, crlf, shutdown) = (progress.clone(), args.transfer.crlf, !args.transfer.no_shutdown);
+        thread::spawn(move || done.send(send(&sender, &mut input, Crlf::new(crlf), &progress, shutdown)));
     }
 
-    let received = receive(file, &progress);
+    let received = receive(file, &mut output, &progress);
     let sent = match &received {
         Ok(()) => rest_of_stdin(&sent, &progress),
         // The connection is gone, and the sender either knows or waits for stdin.
         Err(_) => sent.try_recv().unwrap_or(Ok(())),
     };
     progress.bar.abandon();
+    drop(output);
     match (received, sent) {
         (Ok(()), Ok(())) => {
             // All was handed over, both ways: what could fail from here on matters to nobody.
@@ -68,8 +84,13 @@ fn rest_of_stdin(sent: &mpsc::Receiver<Result<(), Failure>>, progress: &Progress
     }
 }
 
-fn send(mut file: &SslFile, progress: &Progress, shutdown: bool) -> Result<(), Failure> {
-    let mut input = io::stdin().lock();
+fn send(
+    mut file: &SslFile,
+    input: &mut Input,
+    mut crlf: Crlf,
+    progress: &Progress,
+    shutdown: bool,
+) -> Result<(), Failure> {
     let mut buf = vec![0; CHUNK];
     loop {
         let n = match input.read(&mut buf) {
@@ -83,7 +104,7 @@ fn send(mut file: &SslFile, progress: &Progress, shutdown: bool) -> Result<(), F
             }
         };
         progress.sending.store(true, Ordering::Relaxed);
-        file.write_all(&buf[..n]).map_err(|error| Failure::tls(exit::TRANSFER, error))?;
+        file.write_all(&crlf.ends(&buf[..n])).map_err(|error| Failure::tls(exit::TRANSFER, error))?;
         progress.sending.store(false, Ordering::Relaxed);
         progress.add(Direction::Sent, n);
     }
@@ -106,9 +127,8 @@ fn is_cut(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
-fn receive(mut file: &SslFile, progress: &Progress) -> Result<(), Failure> {
-    let mut output = io::stdout().lock();
-    let terminal = output.is_terminal();
+fn receive(mut file: &SslFile, output: &mut Output, progress: &Progress) -> Result<(), Failure> {
+    let terminal = io::stdout().is_terminal();
     let mut buf = vec![0; CHUNK];
     loop {
         let before = progress.bytes();

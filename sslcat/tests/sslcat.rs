@@ -12,14 +12,31 @@ mod ocsp;
 mod options;
 #[path = "sslcat/password.rs"]
 mod password;
+/// Peers of the library's tests.
+#[cfg(unix)]
+#[allow(dead_code)]
+#[path = "../../tests/peers"]
+mod peers {
+    pub mod ftp_server;
+    pub mod harness;
+}
+#[cfg(unix)]
+#[path = "sslcat/real_servers.rs"]
+mod real_servers;
 #[path = "sslcat/report.rs"]
 mod report;
 #[path = "sslcat/scan.rs"]
 mod scan;
 #[path = "sslcat/server.rs"]
 mod server;
+#[cfg(unix)]
+#[path = "sslcat/servers.rs"]
+mod servers;
 #[path = "sslcat/starttls.rs"]
 mod starttls;
+#[cfg(all(unix, feature = "line-editing"))]
+#[path = "sslcat/terminal.rs"]
+mod terminal;
 #[allow(dead_code)]
 #[path = "../../tests/examples/tool.rs"]
 mod tool;

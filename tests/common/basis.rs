@@ -1,7 +1,9 @@
-//! What the tests of every package share, whatever its features: certificates made on the spot, contexts per engine, bytes.
+//! What the tests of every package share, whatever its features: certificates made on the spot, contexts per engine, bytes, a
+//! watchdog.
 #![allow(dead_code)]
 
-use std::sync::OnceLock;
+use std::sync::{mpsc, OnceLock};
+use std::thread;
 use std::time::Duration;
 
 use rcgen::{
@@ -130,4 +132,28 @@ pub fn pattern(seed: u64, len: usize) -> Vec<u8> {
     }
     bytes.truncate(len);
     bytes
+}
+
+/// Runs `f` on a thread of its own and fails the test, instead of hanging it, when it takes longer than `limit`.
+pub fn within<T: Send + 'static>(limit: Duration, f: impl FnOnce() -> T + Send + 'static) -> T {
+    let (done, result) = mpsc::channel();
+    let name = thread::current().name().unwrap_or("test").to_string();
+    let thread = thread::Builder::new()
+        .name(name)
+        .spawn(move || {
+            let value = f();
+            let _ = done.send(value);
+        })
+        .expect("thread");
+    match result.recv_timeout(limit) {
+        Ok(value) => {
+            thread.join().expect("joined");
+            value
+        }
+        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
+            Err(panic) => std::panic::resume_unwind(panic),
+            Ok(()) => unreachable!("the thread sent nothing and did not panic"),
+        },
+        Err(mpsc::RecvTimeoutError::Timeout) => panic!("HANG: not done after {limit:?}"),
+    }
 }

@@ -1,4 +1,4 @@
-//! What the tests share beside `basis`: connected streams, a watchdog, what the library beneath can.
+//! What the tests share beside `basis`: connected streams, what the library beneath can.
 #![allow(dead_code)]
 
 #[cfg_attr(feature = "openssl", path = "bare_openssl.rs")]
@@ -9,7 +9,6 @@ pub mod rustls_configs;
 
 use std::io::{self, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream};
-use std::sync::mpsc;
 use std::sync::OnceLock;
 use std::thread;
 use std::time::Duration;
@@ -133,30 +132,6 @@ pub fn tls_pair_with(
         let client = client.client(NAME).open(c, client_context).expect("client handshake");
         (client, server.join().expect("server thread"))
     })
-}
-
-/// Runs `f` on a thread of its own and fails the test, instead of hanging it, when it takes longer than `limit`.
-pub fn within<T: Send + 'static>(limit: Duration, f: impl FnOnce() -> T + Send + 'static) -> T {
-    let (done, result) = mpsc::channel();
-    let name = thread::current().name().unwrap_or("test").to_string();
-    let thread = thread::Builder::new()
-        .name(name)
-        .spawn(move || {
-            let value = f();
-            let _ = done.send(value);
-        })
-        .expect("thread");
-    match result.recv_timeout(limit) {
-        Ok(value) => {
-            thread.join().expect("joined");
-            value
-        }
-        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
-            Err(panic) => std::panic::resume_unwind(panic),
-            Ok(()) => unreachable!("the thread sent nothing and did not panic"),
-        },
-        Err(mpsc::RecvTimeoutError::Timeout) => panic!("HANG: not done after {limit:?}"),
-    }
 }
 
 /// The kind inside an `io::Error` that the crate made.

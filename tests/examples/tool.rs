@@ -156,9 +156,14 @@ impl Gathered {
 
     /// All that has come, when `text` has.
     pub fn wait_for(&self, text: &str) -> String {
-        self.wait_until(text, |bytes, _| {
+        self.wait_for_what(text, |all| all.contains(text))
+    }
+
+    /// All that has come, when it is `what` is waited for.
+    pub fn wait_for_what(&self, what: &str, is_it: impl Fn(&str) -> bool) -> String {
+        self.wait_until(what, |bytes, _| {
             let all = String::from_utf8_lossy(bytes);
-            all.contains(text).then(|| all.to_string())
+            is_it(&all).then(|| all.to_string())
         })
     }
 

@@ -1,22 +1,25 @@
-//! Lines of plain text, each way, within a time and a length.
+//! What is said in plain text, each way, within a time and a length.
 
 use std::io::{self, BufRead, BufReader, Write};
 use std::net::{IpAddr, TcpStream};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use crate::tell;
 
-/// With a server that speaks in lines.
+/// Of all that is heard.
+const LIMIT: usize = 64 * 1024;
+
+/// With a server that speaks in lines, or in what else its protocol has.
 pub struct Dialogue<'a> {
     tcp: &'a TcpStream,
     input: BufReader<&'a TcpStream>,
     heard: usize,
-    deadline: Option<Instant>,
+    deadline: Instant,
     verbose: bool,
 }
 
 impl<'a> Dialogue<'a> {
-    pub fn new(tcp: &'a TcpStream, deadline: Option<Instant>, verbose: bool) -> Dialogue<'a> {
+    pub fn new(tcp: &'a TcpStream, deadline: Instant, verbose: bool) -> Dialogue<'a> {
         Dialogue { tcp, input: BufReader::new(tcp), heard: 0, deadline, verbose }
     }
 
@@ -32,10 +35,15 @@ impl<'a> Dialogue<'a> {
     }
 
     pub fn say(&mut self, line: &str) -> io::Result<()> {
+        self.send(line, format!("{line}\r\n").as_bytes())
+    }
+
+    /// These bytes, of which people are told so.
+    pub fn send(&mut self, told: &str, bytes: &[u8]) -> io::Result<()> {
         if self.verbose {
-            tell(format!("> {line}"));
+            tell(format!("> {told}"));
         }
-        self.tcp.write_all(format!("{line}\r\n").as_bytes())
+        self.tcp.write_all(bytes)
     }
 
     /// A reply of SMTP or FTP, without its codes: "250 text", or several lines from "250-text" to "250 text".
@@ -69,40 +77,86 @@ impl<'a> Dialogue<'a> {
         }
     }
 
-    /// The next line, within the deadline however slowly its bytes come.
-    fn hear(&mut self) -> io::Result<String> {
-        const LIMIT: usize = 64 * 1024;
-        let mut line = Vec::new();
-        while line.last() != Some(&b'\n') {
-            if let Some(deadline) = self.deadline {
-                let left = deadline.saturating_duration_since(Instant::now());
-                self.tcp.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+    /// The next line.
+    pub fn hear(&mut self) -> io::Result<String> {
+        let line = self.hear_to(b'\n')?;
+        Ok(self.heard(&line))
+    }
+
+    /// What comes, up to this byte and with it.
+    pub fn hear_to(&mut self, last: u8) -> io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        while bytes.last() != Some(&last) {
+            bytes.push(self.byte()?);
+        }
+        Ok(bytes)
+    }
+
+    /// The next so many bytes. None is waited for behind them.
+    pub fn hear_exactly(&mut self, length: usize) -> io::Result<Vec<u8>> {
+        if length > LIMIT {
+            return Err(without_end());
+        }
+        (0..length).map(|_| self.byte()).collect()
+    }
+
+    /// Tells people what the server has said, as they can read it.
+    pub fn heard(&self, text: &[u8]) -> String {
+        // It may go to a terminal.
+        let text = String::from_utf8_lossy(text).trim_end().replace(char::is_control, "?");
+        if self.verbose {
+            tell(format!("< {text}"));
+        }
+        text
+    }
+
+    /// The next byte, within the deadline however slowly they come.
+    pub fn byte(&mut self) -> io::Result<u8> {
+        if self.heard == LIMIT {
+            return Err(without_end());
+        }
+        let byte = loop {
+            if self.input.buffer().is_empty() {
+                let left = self.deadline.saturating_duration_since(Instant::now());
+                if left.is_zero() {
+                    return Err(too_late());
+                }
+                self.tcp.set_read_timeout(Some(left))?;
             }
-            let buffered = match self.input.fill_buf() {
+            match self.input.fill_buf() {
+                Ok([byte, ..]) => break *byte,
                 Ok([]) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the server hung up")),
-                Ok(buffered) => buffered,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    return Err(io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time"));
+                // As after ^Z and `fg`.
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut) => {
+                    return Err(too_late());
                 }
                 Err(error) => return Err(error),
-            };
-            let n = buffered.iter().position(|&byte| byte == b'\n').map_or(buffered.len(), |at| at + 1);
-            line.extend_from_slice(&buffered[..n]);
-            self.input.consume(n);
-            self.heard += n;
-            if self.heard > LIMIT {
-                return Err(io::Error::other("the server talks without end"));
             }
-        }
-        // It may go to a terminal.
-        let line = String::from_utf8_lossy(&line).trim_end().replace(char::is_control, "?");
-        if self.verbose {
-            tell(format!("< {line}"));
-        }
-        Ok(line)
+        };
+        self.input.consume(1);
+        self.heard += 1;
+        Ok(byte)
     }
 }
 
-fn refused(line: &str) -> io::Error {
+pub fn refused(line: &str) -> io::Error {
     io::Error::other(format!("the server says {line:?}"))
+}
+
+pub fn not_offered() -> io::Error {
+    io::Error::other("the server does not offer it")
+}
+
+/// For a protocol in bytes: what came is none of it.
+pub fn garbled() -> io::Error {
+    io::Error::other("the server does not speak that protocol")
+}
+
+fn too_late() -> io::Error {
+    io::Error::new(io::ErrorKind::TimedOut, "the server did not answer in time")
+}
+
+fn without_end() -> io::Error {
+    io::Error::other("the server talks without end")
 }

@@ -2,15 +2,22 @@
 
 use std::io;
 
-use super::dialogue::Dialogue;
+use super::dialogue::{not_offered, Dialogue};
 
 pub fn begin(dialogue: &mut Dialogue) -> io::Result<()> {
+    hello(dialogue, "EHLO")
+}
+
+/// The same in LMTP, but for this word.
+pub fn hello(dialogue: &mut Dialogue, word: &str) -> io::Result<()> {
     dialogue.reply("220")?;
     let ip = dialogue.local_ip()?;
-    dialogue.say(&format!("EHLO [{}{ip}]", if ip.is_ipv6() { "IPv6:" } else { "" }))?;
+    dialogue.say(&format!("{word} [{}{ip}]", if ip.is_ipv6() { "IPv6:" } else { "" }))?;
     let offers = dialogue.reply("250")?;
-    if !offers.iter().any(|offer| offer.eq_ignore_ascii_case("STARTTLS")) {
-        return Err(io::Error::other("the server does not offer it"));
+    // Some say "STARTTLS REQUIRED".
+    let mut words = offers.iter().filter_map(|offer| offer.split_whitespace().next());
+    if !words.any(|word| word.eq_ignore_ascii_case("STARTTLS")) {
+        return Err(not_offered());
     }
     dialogue.say("STARTTLS")?;
     dialogue.reply("220")?;

@@ -8,7 +8,7 @@ use sslfile::{Engine, SslFile, Version};
 
 use crate::common::{engines, pattern, server_builder, server_context};
 use crate::tool::{is_here, on_a_terminal, Files, Server};
-use crate::{sslcat, SSLCAT};
+use crate::{sslcat, tool_alone, SSLCAT};
 
 #[test]
 fn is_full_duplex() {
@@ -93,6 +93,34 @@ fn shows_the_progress_of_a_file_on_a_terminal() {
     assert_eq!(ended.code, 0, "{ended:?}");
     assert!(ended.stdout().contains("3.00 MiB"), "received: {ended:?}");
     server.join();
+}
+
+#[test]
+fn ends_lines_with_crlf_when_asked_to() {
+    let files = Files::new();
+    for (options, heard) in [(&["--crlf"][..], "one\r\ntwo\r\n\r\nthree\r\n"), (&[], "one\ntwo\r\n\nthree\n")] {
+        let context = server_context(engines()[0]);
+        let server = Server::start(move |tcp| {
+            let mut file = SslFile::server(tcp, &context).unwrap();
+            let mut got = String::new();
+            // In two pieces, cut in the middle of an end; when the first has come the rest is said.
+            while !got.ends_with("two\r") {
+                let mut byte = [0];
+                file.read_exact(&mut byte).unwrap();
+                got.push(char::from(byte[0]));
+            }
+            file.write_all(b"and?").unwrap();
+            file.read_to_string(&mut got).unwrap();
+            file.close().unwrap();
+            got
+        });
+        let mut tool = tool_alone().args(&["localhost", &server.port, "--ca", &files.ca]).args(options).open();
+        tool.say(b"one\ntwo\r");
+        tool.stdout.wait_for("and?");
+        tool.say(b"\n\nthree\n");
+        let ended = tool.end_stdin().end();
+        assert_eq!((ended.code, server.join().as_str()), (0, heard), "{ended:?}");
+    }
 }
 
 #[test]
