@@ -121,6 +121,10 @@ impl Program {
                 panic!("{:?} has ended: {said}", self.path);
             }
         }
+        if self.protocols == ["postgres"] {
+            // It listens before it is.
+            assert!(process.said.waits_for("ready to accept connections"), "{}", process.said.so_far());
+        }
         Server { ports: place.ports, _process: process }
     }
 }
@@ -230,7 +234,8 @@ fn inspircd(place: &Place) -> Vec<String> {
         "<server name=\"irc.localhost\" description=\"test\" network=\"test\">\n\
          <admin name=\"a\" nick=\"a\" email=\"a@localhost\">\n\
          <path moduledir=\"{root}/usr/lib/inspircd/modules\" configdir=\"{here}\" datadir=\"{here}\" logdir=\"{here}\">\n\
-         <bind address=\"127.0.0.1\" port=\"{port}\" type=\"clients\">\n<connect allow=\"*\" timeout=\"60\">\n\
+         <bind address=\"127.0.0.1\" port=\"{port}\" type=\"clients\">\n\
+         <connect allow=\"*\" timeout=\"60\" localmax=\"100\" globalmax=\"100\">\n\
          <module name=\"ssl_gnutls\">\n<module name=\"starttls\">\n<pid file=\"{here}/pid\">\n\
          <sslprofile name=\"s\" provider=\"gnutls\" certfile=\"{here}/chain\" keyfile=\"{here}/key\">\n"
     );
