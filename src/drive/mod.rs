@@ -67,6 +67,8 @@ pub(crate) struct Shared<S, F> {
     pub handles: AtomicUsize,
     /// How long a call tries to receive before it sleeps.
     pub busy_poll: Duration,
+    /// Whether our end is the stream's too.
+    pub half_closes: bool,
     /// The stream has been told that it may be blocked in.
     bounded: AtomicBool,
     /// Who made the file: a forked child that drops it says nothing on it.
@@ -158,6 +160,7 @@ impl<S: Transport, F> Shared<S, F> {
             peer,
             handles: AtomicUsize::new(1),
             busy_poll,
+            half_closes: true,
             bounded: AtomicBool::new(false),
             process: std::process::id(),
             core: Mutex::new(Core {

@@ -67,7 +67,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 self.sent(lease, Buffer::default(), result)
             }
             Job::HalfClose(lease) => {
-                self.unlocked(|| shared.stream.half_close());
+                if shared.half_closes {
+                    self.unlocked(|| shared.stream.half_close());
+                }
                 self.machine.half_closed(lease, &Real);
                 Performed::Some
             }
@@ -130,6 +132,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
     #[inline(always)]
     pub(super) fn send(&mut self, flight: &mut Buffer, going: Going) -> Went {
         let shared = self.shared;
+        // Nothing follows that it could be held back for.
+        let going = if going == Going::Last && !shared.half_closes { Going::AsSet } else { going };
         let mut send = || {
             caught(|| {
                 let n = shared.stream.try_send(flight.as_slice(), going)?;

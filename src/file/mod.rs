@@ -264,7 +264,7 @@ impl<S: Stream> SslFile<S> {
     /// Ends one direction or both, for all handles. Never waits, in any state: what can't go now goes with the next call.
     ///
     /// `Write`: later writes fail with `BrokenPipe`; close_notify follows all accepted data (and our part of the
-    /// handshake), then a TCP half-close if the stream has one. Reading goes on. `Read`: blocked readers wake with
+    /// handshake), then a TCP half-close if the stream has one (and [`SslOptions::half_close`] leaves it). Reading goes on. `Read`: blocked readers wake with
     /// `Ok(0)`, as do all later reads; the peer is not told, and the stream is left alone: a poller of your own is to be woken by
     /// its own means.
     ///

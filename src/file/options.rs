@@ -53,6 +53,7 @@ pub struct SslOptions {
     handshake_timeout: Option<Option<Duration>>,
     close_timeout: Duration,
     busy_poll: Duration,
+    half_close: bool,
     send_limit: usize,
     already_read: Vec<u8>,
     backend: Option<Backend>,
@@ -76,6 +77,7 @@ impl SslOptions {
             handshake_timeout: None,
             close_timeout: CLOSE_TIMEOUT,
             busy_poll: Duration::ZERO,
+            half_close: true,
             send_limit: SEND_LIMIT,
             already_read: Vec::new(),
             backend: None,
@@ -153,6 +155,15 @@ impl SslOptions {
     /// one spins in its place.
     pub fn busy_poll(mut self, time: Duration) -> Self {
         self.busy_poll = if has_many_cores() { time } else { Duration::ZERO };
+        self
+    }
+
+    /// Whether our close_notify, of `shutdown(Write)` and `close`, is followed by a half-close of the stream: TCP's FIN. The
+    /// default is yes, as with `TcpStream`. Without it TLS alone says our end, which is all that TLS asks for (RFC 8446, section
+    /// 6.1): for connections through a proxy, most of which (tinyproxy, squid) take a FIN of one side for the end of both, so that an
+    /// answer would not arrive. The stream ends with the file, or when both ends have been said.
+    pub fn half_close(mut self, yes: bool) -> Self {
+        self.half_close = yes;
         self
     }
 
@@ -299,7 +310,9 @@ impl SslOptions {
         let mut machine = Machine::new(connection, &setup);
         machine.tls.feed(&self.already_read);
         let busy_poll = self.busy_poll.max(inherited.busy_poll);
-        let shared = Arc::new(Shared::new(stream, Some(context), inherited, peer, machine, busy_poll));
+        let mut shared = Shared::new(stream, Some(context), inherited, peer, machine, busy_poll);
+        shared.half_closes = self.half_close;
+        let shared = Arc::new(shared);
         let mut outcome = Ok(());
         if self.handshake != Some(Handshake::Lazy) {
             outcome = shared.handshake();

@@ -111,6 +111,7 @@ fn set_file(name: &str, options: SslOptions, backend: &Backend, context: &Contex
         "connect_timeout" => options.connect_timeout(Some(LONG)),
         "timeout_kind" => options.timeout_kind(io::ErrorKind::WouldBlock),
         "busy_poll" => options.busy_poll(Duration::from_micros(50)),
+        "half_close" => options.half_close(false),
         "send_limit" => options.send_limit(1),
         "already_read" => options.already_read(Vec::new()),
         "backend" => options.backend(backend),

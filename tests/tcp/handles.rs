@@ -141,6 +141,44 @@ fn shutdown_write_ends_one_direction_even_before_the_handshake() {
     });
 }
 
+/// A proxy that takes TCP's end of one side for that of both.
+#[test]
+fn without_a_half_close_tls_alone_says_our_end() {
+    for engine in engines() {
+        for half_close in [true, false] {
+            let options = SslFile::options().half_close(half_close);
+            let (client, server) =
+                tls_pair_with(options, &client_context(engine), SslFile::options(), &server_context(engine));
+            client.shutdown(Shutdown::Write).expect("shutdown");
+            (&client).flush().expect("flush");
+            assert_eq!((&server).read(&mut [0]).expect("read"), 0);
+
+            let tcp = server.get_ref();
+            let ended = |wanted: bool| {
+                tcp.set_nonblocking(true).expect("set_nonblocking");
+                let deadline = Instant::now() + LONG;
+                let ended = loop {
+                    match tcp.peek(&mut [0]) {
+                        Ok(n) => break n == 0,
+                        Err(e) => assert_eq!(e.kind(), ErrorKind::WouldBlock),
+                    }
+                    // It may be on its way.
+                    if !wanted || Instant::now() > deadline {
+                        break false;
+                    }
+                };
+                tcp.set_nonblocking(false).expect("set_nonblocking");
+                ended
+            };
+            assert_eq!(ended(half_close), half_close, "{engine:?}");
+            write_byte(&server, 1);
+            assert_eq!(read_byte(&client), 1);
+            drop(client);
+            assert!(ended(true), "{engine:?}: no end of the stream");
+        }
+    }
+}
+
 /// All that std's own test asks of `shutdown` on a file and its clones.
 fn both_halves_are_shut_for_all_handles(file: SslFile) {
     let clone = file.try_clone().expect("try_clone");

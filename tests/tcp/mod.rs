@@ -18,8 +18,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
-    client_context, engines, has_ipv6, kind_of, loopbacks, pattern, server_context, until_busy, until_ready, within,
-    LONG, NAME,
+    client_context, engines, has_ipv6, kind_of, loopbacks, pattern, server_context, tls_pair_with, until_busy,
+    until_ready, within, LONG, NAME,
 };
 use sslfile::{Context, Engine, Handshake, PlainFile, SslFile, SslListener, SslOptions, State};
 
