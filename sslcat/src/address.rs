@@ -4,8 +4,11 @@ use crate::args::Args;
 use crate::exit::{self, Failure};
 use crate::services;
 
-/// The host is empty for "-l PORT".
+/// The host is empty for "-l PORT". A Unix socket has its path, and no port: 0.
 pub fn host_and_port(args: &Args) -> Result<(String, u16), Failure> {
+    if let Some(path) = &args.connection.unix {
+        return Ok((path.display().to_string(), 0));
+    }
     let address = args.address();
     let (host, port) = match &args.port {
         Some(port) => (address, services::port(port)),

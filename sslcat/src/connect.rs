@@ -1,18 +1,29 @@
 //! The client's side: from a host's name to an open TLS file.
 
 use std::io;
-use std::net::{TcpStream, ToSocketAddrs};
-use std::time::{Duration, Instant};
+use std::net::TcpStream;
+use std::time::Instant;
 
 use sslfile::SslFile;
 
 use crate::address::host_and_port;
 use crate::args::Args;
+use crate::dial::dial;
 use crate::exit::{self, Failure};
-use crate::{identity, settings, starttls, tell};
+use crate::{identity, proxy, settings, starttls, tell, unix_socket};
 
 pub fn connect(args: &Args) -> Result<SslFile, Failure> {
     let (host, port) = host_and_port(args)?;
+    // A path is nobody's name; with -k any will do.
+    let name = match (&args.certificates.name, &args.connection.unix) {
+        (Some(name), _) => name,
+        (None, None) => &host,
+        (None, Some(_)) if args.certificates.insecure => "localhost",
+        (None, Some(_)) => {
+            let text = "whose certificate has the server at a Unix socket? --name NAME (or --insecure)";
+            return Err(Failure::new(exit::USAGE, text));
+        }
+    };
     let identity = match &args.certificates.cert {
         Some(cert) => Some(identity::from_files(args, cert)?),
         None => None,
@@ -22,20 +33,18 @@ pub fn connect(args: &Args) -> Result<SslFile, Failure> {
     let (tcp, already_read) = reach(args, &host, port)?;
     let address = tcp.peer_addr().ok().map(|addr| addr.to_string());
     SslFile::options()
-        .client(settings::server_name(args, &host))
+        .client(settings::server_name(args, name))
         .handshake_timeout(Some(args.connection.patience()))
         .already_read(already_read)
+        // Most proxies take TCP's end of one side for that of both.
+        .half_close(proxy::of(args, &host, port)?.is_none())
         .open(tcp, &context)
         .map_err(|error| Failure { address, ..Failure::tls(exit::HANDSHAKE, error.into()) })
 }
 
 /// A connection on which the server waits for TLS, and what was read too far for that.
 pub fn reach(args: &Args, host: &str, port: u16) -> Result<(TcpStream, Vec<u8>), Failure> {
-    let tcp = dial(host, port, args.connection.patience())
-        .map_err(|error| Failure::new(exit::CONNECT, format!("cannot connect to {host} port {port}: {error}")))?;
-    if args.output.verbose {
-        tell(format!("connected to {}", tcp.peer_addr().map_or(host.to_string(), |addr| addr.to_string())));
-    }
+    let tcp = way(args, host, port)?;
     let already_read = match args.connection.starttls {
         Some(protocol) => starttls::begin(&tcp, protocol, host, args)
             .map_err(|error| Failure::new(exit::HANDSHAKE, format!("STARTTLS with {host} port {port}: {error}")))?,
@@ -44,19 +53,32 @@ pub fn reach(args: &Args, host: &str, port: u16) -> Result<(TcpStream, Vec<u8>),
     Ok((tcp, already_read))
 }
 
-/// As `TcpStream::connect`, within `timeout` for all addresses of the host together.
-fn dial(host: &str, port: u16, timeout: Duration) -> io::Result<TcpStream> {
-    let deadline = Instant::now() + timeout;
-    let mut failed = io::Error::from(io::ErrorKind::AddrNotAvailable);
-    for addr in (host, port).to_socket_addrs()? {
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            return Err(io::ErrorKind::TimedOut.into());
+/// To a Unix socket, or to a host, through a proxy or not.
+fn way(args: &Args, host: &str, port: u16) -> Result<TcpStream, Failure> {
+    let failed =
+        |error: io::Error| Failure::new(exit::CONNECT, format!("cannot connect to {host} port {port}: {error}"));
+    let deadline = Instant::now() + args.connection.patience();
+    if let Some(path) = &args.connection.unix {
+        let stream = unix_socket::connect(path, deadline);
+        let stream =
+            stream.map_err(|error| Failure::new(exit::CONNECT, format!("cannot connect to {host}: {error}")))?;
+        if args.output.verbose {
+            tell(format!("connected to {host}"));
         }
-        match TcpStream::connect_timeout(&addr, left) {
-            Ok(tcp) => return Ok(tcp),
-            Err(error) => failed = error,
+        return Ok(stream);
+    }
+    let proxy = proxy::of(args, host, port)?;
+    let tcp = match &proxy {
+        Some(proxy) => proxy.connect(host, port, deadline),
+        None => dial(host, port, deadline),
+    };
+    let tcp = tcp.map_err(failed)?;
+    if args.output.verbose {
+        let address = tcp.peer_addr().map_or(host.to_string(), |addr| addr.to_string());
+        match proxy {
+            Some(proxy) => tell(format!("connected to {host} port {port} through the proxy {proxy} ({address})")),
+            None => tell(format!("connected to {address}")),
         }
     }
-    Err(failed)
+    Ok(tcp)
 }

@@ -12,13 +12,18 @@
 mod address;
 mod advice;
 mod args;
+mod broadcast;
 mod chain;
 mod check;
 mod connect;
 mod crlf;
 mod date;
+mod dial;
+mod exec;
 mod exit;
 mod identity;
+mod keep;
+mod leftovers;
 mod listen;
 mod manual;
 mod name;
@@ -26,6 +31,7 @@ mod ocsp;
 mod password;
 mod pin;
 mod progress;
+mod proxy;
 mod report;
 mod scan;
 mod services;
@@ -34,6 +40,7 @@ mod starttls;
 #[cfg(all(unix, feature = "line-editing"))]
 mod terminal;
 mod transfer;
+mod unix_socket;
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -45,7 +52,7 @@ use args::Args;
 use exit::Failure;
 
 fn main() -> ExitCode {
-    let mut args = match Args::try_parse() {
+    let args = match Args::try_parse() {
         Ok(args) => args,
         Err(error) => {
             // Help and version come this way too, and are no error.
@@ -54,36 +61,47 @@ fn main() -> ExitCode {
             return ExitCode::from(code);
         }
     };
+    // For threads that nobody waits for.
+    let args = Box::leak(Box::new(args));
+    let scanned = args.output.scan.then(|| scan::run(args));
+    let args: &'static Args = args;
+    let done = scanned.unwrap_or_else(|| run(args));
+    leftovers::end();
     // To return from here ends the process, even with a thread waiting for stdin.
-    match run(&mut args) {
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.text.is_empty() {
                 tell(&failure.text);
-                advice::on(&failure, &args).iter().for_each(|advice| tell(format!("advice: {advice}")));
+                advice::on(&failure, args).iter().for_each(|advice| tell(format!("advice: {advice}")));
             }
             ExitCode::from(failure.code)
         }
     }
 }
 
-fn run(args: &mut Args) -> Result<(), Failure> {
+fn run(args: &'static Args) -> Result<(), Failure> {
     if manual::print(&args.manual)? {
         return Ok(());
     }
-    if args.output.scan {
-        return scan::run(args);
-    }
-    let args = &*args;
     if args.output.check {
         return check::run(args);
+    }
+    if args.listening.exec.is_some() {
+        leftovers::clean_up_at_signals().map_err(|error| Failure::new(exit::LOCAL, error))?;
+    }
+    if args.listening.keep {
+        return keep::serve(args);
     }
     let opened = if args.connection.listen { listen::serve(args) } else { connect::connect(args) };
     let file = opened.inspect_err(|failure| report::failed(args, failure))?;
     let demanded = if args.certificates.ocsp { ocsp::check(args, &file) } else { Ok(()) };
     report::negotiated(args, &file, demanded.as_ref().err());
     demanded?;
-    transfer::converse(args, &file)
+    match &args.listening.exec {
+        Some(command) => exec::converse(args, &file, command),
+        None => transfer::converse(args, &file),
+    }
 }
 
 /// On stderr. Who asks for it with `2>&-` may do without.

@@ -23,6 +23,8 @@ mod peers {
 #[cfg(unix)]
 #[path = "sslcat/real_servers.rs"]
 mod real_servers;
+#[path = "sslcat/proxy.rs"]
+mod proxy;
 #[path = "sslcat/report.rs"]
 mod report;
 #[path = "sslcat/scan.rs"]
@@ -60,7 +62,11 @@ impl Tool {
 
 /// `sslcat` on the engine that it takes by itself.
 fn tool_alone() -> Tool {
-    Tool::new(Path::new(SSLCAT))
+    let mut tool = Tool::new(Path::new(SSLCAT));
+    for name in ["https_proxy", "all_proxy", "no_proxy"] {
+        tool.command.env_remove(name).env_remove(name.to_uppercase());
+    }
+    tool
 }
 
 /// `sslcat` on this engine.

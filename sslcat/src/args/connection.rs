@@ -1,3 +1,4 @@
+use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -9,11 +10,15 @@ pub struct Connection {
     /// Listen, and serve the first connection.
     #[arg(short, long)]
     pub listen: bool,
+    /// Connect to, or listen on, the Unix socket at this path. The server is known by --name. With -l the file is made, and removed
+    /// at the end.
+    #[arg(short = 'U', long, value_name = "PATH")]
+    pub unix: Option<PathBuf>,
     /// Begin in plain text, and ask the server for TLS in the words of this protocol.
     #[arg(long, value_name = "PROTOCOL", conflicts_with = "listen")]
     pub starttls: Option<Protocol>,
     /// Give up connecting, asking for TLS, shaking hands, or waiting for anything to move after so long [default: 30, but for the
-    /// last].
+    /// last]. With -l, but not with --keep, also waiting for a connection.
     #[arg(short = 'w', long, value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Option<Duration>,
 }

@@ -3,8 +3,10 @@
 
 mod certificates;
 mod connection;
+mod listening;
 mod manual;
 mod output;
+mod proxy;
 mod tls;
 mod transfer;
 
@@ -12,8 +14,10 @@ use clap::Parser;
 
 pub use certificates::Certificates;
 pub use connection::{Connection, Protocol};
+pub use listening::Listening;
 pub use manual::Manual;
 pub use output::Output;
+pub use proxy::Proxy;
 pub use tls::{Library, Tls};
 pub use transfer::Transfer;
 
@@ -35,7 +39,8 @@ Exit codes:
      also a server that has not answered everything
   4  a certificate was refused: the peer's by us, or ours by the peer
   5  the transfer failed: cut without a word (data may be missing), reset, forged, timed out
-  6  stdin or stdout failed (a closed pipe is not mentioned)";
+  6  stdin or stdout failed (a closed pipe is not mentioned), or the process of --exec
+With --keep only 1, 2 and 6 are left, and a signal; what becomes of a connection is told on stderr.";
 
 /// Join stdin and stdout to a TLS connection.
 #[derive(Debug, Parser)]
@@ -44,18 +49,22 @@ Exit codes:
     version,
     max_term_width = 100,
     after_help = AFTER_HELP,
-    override_usage = "sslcat [OPTIONS] HOST PORT\n       sslcat [OPTIONS] -l [ADDR] PORT"
+    override_usage = "sslcat [OPTIONS] HOST PORT\n       sslcat [OPTIONS] -l [ADDR] PORT\n       sslcat [OPTIONS] [-l] -U PATH"
 )]
 pub struct Args {
     /// Where to connect, HOST:PORT or [IPV6]:PORT in one word as well; with -l where to listen.
     // Required, but for what `Manual` asks for; clap then has it so.
-    #[arg(value_name = "HOST", required = true)]
+    #[arg(value_name = "HOST", required_unless_present = "unix", conflicts_with = "unix")]
     address: Option<String>,
     /// Its number, or its service's name; with -l, 0 lets the system choose.
     #[arg(value_name = "PORT")]
     pub port: Option<String>,
     #[command(flatten)]
     pub connection: Connection,
+    #[command(flatten)]
+    pub proxy: Proxy,
+    #[command(flatten)]
+    pub listening: Listening,
     #[command(flatten)]
     pub certificates: Certificates,
     #[command(flatten)]
