@@ -2,8 +2,13 @@
 
 #[path = "../../tests/common/basis.rs"]
 mod common;
+#[cfg(unix)]
+#[path = "sslcat/exec.rs"]
+mod exec;
 #[path = "sslcat/exit_codes.rs"]
 mod exit_codes;
+#[path = "sslcat/keep.rs"]
+mod keep;
 #[path = "sslcat/manual.rs"]
 mod manual;
 #[path = "sslcat/ocsp.rs"]
@@ -44,6 +49,9 @@ mod terminal;
 mod tool;
 #[path = "sslcat/transfer.rs"]
 mod transfer;
+#[cfg(unix)]
+#[path = "sslcat/unix_socket.rs"]
+mod unix_socket;
 
 use std::path::Path;
 

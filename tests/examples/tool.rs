@@ -92,7 +92,7 @@ impl Tool {
             }
         };
         let (stdout, stderr) = (self.stdout.all(), self.stderr.all());
-        Ended { code: status.code().expect("no signal"), stdout, stderr }
+        Ended { code: status.code().unwrap_or(BY_SIGNAL), stdout, stderr }
     }
 }
 
@@ -180,6 +180,9 @@ impl Gathered {
         self.wait_until("end", |bytes, end| end.then(|| bytes.to_vec()))
     }
 }
+
+/// In place of an exit code.
+pub const BY_SIGNAL: i32 = -1;
 
 /// How a process ended.
 pub struct Ended {
