@@ -50,11 +50,11 @@ impl Broadcast {
 
     /// Until the peer has ended, and has what was sent up to then.
     pub fn converse(self: &Arc<Self>, file: &SslFile) -> Result<(), Failure> {
-        let patience = self.args.connection.timeout;
-        // Who takes nothing for so long does not keep the others waiting.
+        let connection = &self.args.connection;
+        // Who takes nothing for so long does not keep the others waiting: half of it, or they would be out of time as well.
         let set = file
-            .set_read_timeout(patience)
-            .and_then(|()| file.set_write_timeout(Some(self.args.connection.patience())));
+            .set_read_timeout(connection.timeout)
+            .and_then(|()| file.set_write_timeout(Some(connection.patience() / 2)));
         set.map_err(|error| Failure::tls(exit::TRANSFER, error))?;
 
         let (number, queue) = self.enter()?;

@@ -56,7 +56,7 @@ fn silent_connections_are_sent_away_in_time() {
         let mut silent = tcp(&server);
         // Whatever is said there: it ends.
         let _ = silent.read_to_end(&mut Vec::new());
-        server.stderr.wait_for("timed out");
+        server.stderr.wait_for("longer than its time-out");
         // Nor does -w end the server.
         thread::sleep(Duration::from_millis(400));
         let ended = sslcat(engine, &["localhost", &server.port(), "--ca", &files.ca]).feed(b"still there").end();
