@@ -68,6 +68,7 @@ impl Broadcast {
             Err(error) => Err(Failure::new(exit::LOCAL, error)),
         };
         self.lock().queues.remove(&number);
+        let sender_was_first = sender.as_ref().is_ok_and(thread::JoinHandle::is_finished);
         if received.is_err() {
             file.abort();
         }
@@ -75,10 +76,14 @@ impl Broadcast {
             Ok(Ok(sent)) => sent,
             Ok(Err(_)) | Err(_) => Err(Failure::new(exit::LOCAL, "the sending thread is gone")),
         };
-        received?;
-        sent?;
-        let _ = file.close();
-        Ok(())
+        match (received, sent) {
+            (Ok(()), Ok(())) => {
+                let _ = file.close();
+                Ok(())
+            }
+            (Err(_), Err(failure)) if sender_was_first => Err(failure),
+            (received, sent) => received.and(sent),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Peers> {

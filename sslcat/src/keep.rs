@@ -4,6 +4,7 @@ use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
+use socket2::SockRef;
 use sslfile::SslFile;
 
 use crate::args::Args;
@@ -70,6 +71,8 @@ impl House {
             report::failed(args, &failure);
             return self.tell(peer, &failure);
         }
+        // Without -w a peer that has vanished would keep its place for ever.
+        let _ = SockRef::from(file.get_ref()).set_keepalive(true);
         let _room = self.rooms.take();
         drop(at_the_door);
         report::negotiated(args, file, None);

@@ -187,6 +187,7 @@ fn options_of_servers_are_for_servers() {
         &["-l", "0", "--keep", "--max-conns", "0"],
         &["localhost", "1", "--check", "--exec", "cat"],
         &["-l", "0", "--proxy", "http://localhost"],
+        &["-U", "socket", "--proxy", "http://localhost"],
     ] {
         let ended = tool_alone().args(args).feed(b"").end();
         assert_eq!(ended.code, 1, "{args:?}: {ended:?}");

@@ -254,11 +254,12 @@ fn exits_2_in_time_whatever_the_proxy_says() {
         });
         let proxy = format!("{scheme}://127.0.0.1:{}", server.port);
         let start = Instant::now();
-        let ended = tool_alone().args(&["box.example", "443", "-w", "1.5", "--proxy", &proxy]).feed(b"").end();
+        let timeout = if said == "in time" { "0.5" } else { "300" };
+        let ended = tool_alone().args(&["box.example", "443", "-w", timeout, "--proxy", &proxy]).feed(b"").end();
         assert_eq!(ended.code, 2, "{said}: {ended:?}");
         assert!(ended.stderr().contains(said), "{said}: {ended:?}");
         assert!(ended.stderr().lines().count() == 1, "{said}: {ended:?}");
-        assert_eq!(start.elapsed() >= Duration::from_millis(1500), said == "in time", "{said}");
+        assert!(said != "in time" || start.elapsed() >= Duration::from_millis(500), "{said}: too early");
         server.join();
     }
 }
