@@ -53,7 +53,7 @@ impl fmt::Display for Proxy {
 
 /// The one for this host, if there is one. --proxy holds for all; the environment has exceptions.
 pub fn of(args: &Args, host: &str, port: u16) -> Result<Option<Proxy>, Failure> {
-    if args.proxy.no_proxy {
+    if args.proxy.no_proxy || args.connection.unix.is_some() {
         return Ok(None);
     }
     let (source, text) = match &args.proxy.proxy {

@@ -31,7 +31,8 @@ impl<'a> Dialogue<'a> {
 
     /// Our address, which some protocols want to be told.
     pub fn local_ip(&self) -> io::Result<IpAddr> {
-        Ok(self.tcp.local_addr()?.ip())
+        // A Unix socket has none, and is on this machine.
+        Ok(self.tcp.local_addr().map_or(std::net::Ipv4Addr::LOCALHOST.into(), |addr| addr.ip()))
     }
 
     pub fn say(&mut self, line: &str) -> io::Result<()> {

@@ -69,16 +69,18 @@ fn asks_for_tls_in_plain_text_there_too() {
     let server = thread::spawn(move || {
         let (stream, _) = listener.accept().unwrap();
         let mut lines = BufReader::new(stream.try_clone().unwrap()).lines();
-        (&stream).write_all(b"+OK hello\r\n").unwrap();
-        assert_eq!(lines.next().unwrap().unwrap(), "STLS");
-        (&stream).write_all(b"+OK begin\r\n").unwrap();
+        (&stream).write_all(b"220 hello\r\n").unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "EHLO [127.0.0.1]");
+        (&stream).write_all(b"250-hello\r\n250 STARTTLS\r\n").unwrap();
+        assert_eq!(lines.next().unwrap().unwrap(), "STARTTLS");
+        (&stream).write_all(b"220 begin\r\n").unwrap();
         let mut file = sslfile::SslFile::server(stream, &context).unwrap();
         let mut got = String::new();
         file.read_to_string(&mut got).unwrap();
         file.close().unwrap();
         got
     });
-    let args = ["-U", &socket, "--starttls", "pop3", "--name", "localhost", "--ca", &files.ca];
+    let args = ["-U", &socket, "--starttls", "smtp", "--name", "localhost", "--ca", &files.ca];
     let ended = tool_alone().args(&args).feed(b"in private").end();
     assert_eq!(ended.code, 0, "{ended:?}");
     assert_eq!(server.join().unwrap(), "in private");
