@@ -132,8 +132,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
     #[inline(always)]
     pub(super) fn send(&mut self, flight: &mut Buffer, going: Going) -> Went {
         let shared = self.shared;
-        // Nothing follows that it could be held back for.
-        let going = if going == Going::Last && !shared.half_closes { Going::AsSet } else { going };
+        // Nothing follows: what a half-close would take along goes by itself.
+        let going = if going == Going::Last && !shared.half_closes { Going::Promptly } else { going };
         let mut send = || {
             caught(|| {
                 let n = shared.stream.try_send(flight.as_slice(), going)?;
