@@ -112,8 +112,8 @@ fn attend(args: &Args, file: &SslFile, process: &mut Process) -> Result<(), Fail
             }
         }
     }
-    // As a rule it has closed its stdout by ending.
-    let mut status = process.wait(GRACE / 10)?;
+    // As a rule it has closed its stdout by ending. How it ended decides what the peer is told.
+    let mut status = process.wait(GRACE / 2)?;
     if status.is_none() {
         say_end(file)?;
         // It goes on listening.

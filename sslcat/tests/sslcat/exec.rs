@@ -191,7 +191,6 @@ fn a_lost_peer_ends_the_process() {
         lost.abort();
         drop(lost);
         until("an end of the process", || children(&server).is_empty());
-        assert!(server.stderr.line("127.0.0.1:").contains("127.0.0.1:"));
         // And the server goes on.
         let next = file(engine, &server);
         next.abort();
