@@ -11,6 +11,7 @@ use std::thread;
 use sslfile::SslFile;
 
 use crate::args::Args;
+use crate::crlf::Crlf;
 use crate::exit::{self, Failure};
 
 const CHUNK: usize = 64 * 1024;
@@ -111,6 +112,7 @@ impl Broadcast {
 
     fn read_stdin(&self) {
         let mut input = io::stdin().lock();
+        let mut crlf = Crlf::new(self.args.transfer.crlf);
         let mut buf = vec![0; CHUNK];
         loop {
             let n = match input.read(&mut buf) {
@@ -122,7 +124,7 @@ impl Broadcast {
                     return;
                 }
             };
-            let chunk: Chunk = buf[..n].into();
+            let chunk: Chunk = crlf.ends(&buf[..n]).into();
             // It is lost on nobody: if all have gone meanwhile, it is for the next.
             let peers = self.came.wait_while(self.lock(), |peers| peers.queues.is_empty());
             let queues: Vec<_> = peers.unwrap_or_else(PoisonError::into_inner).queues.values().cloned().collect();

@@ -25,11 +25,11 @@ mod peers {
     pub mod ftp_server;
     pub mod harness;
 }
+#[path = "sslcat/proxy.rs"]
+mod proxy;
 #[cfg(unix)]
 #[path = "sslcat/real_servers.rs"]
 mod real_servers;
-#[path = "sslcat/proxy.rs"]
-mod proxy;
 #[path = "sslcat/report.rs"]
 mod report;
 #[path = "sslcat/scan.rs"]

@@ -18,6 +18,6 @@ pub struct Listening {
     /// Start this command of the shell for the connection, for each with --keep, and join its stdin and stdout to it in place of ours.
     /// Its environment has SSLCAT_REMOTE_ADDR, _REMOTE_PORT, _LOCAL_ADDR, _LOCAL_PORT, and _PEER_SUBJECT if the peer has shown a
     /// certificate.
-    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["check", "scan"])]
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["check", "scan", "crlf"])]
     pub exec: Option<String>,
 }

@@ -91,7 +91,7 @@ fn stdin_goes_to_all_who_are_there_and_theirs_to_stdout() {
     let files = Files::new();
     for engine in engines() {
         // What is said before anybody comes is for the first.
-        let mut server = keep(engine, &files, &["-v"]).open();
+        let mut server = keep(engine, &files, &["-v", "--crlf"]).open();
         server.say(b"early ");
         let clients: Vec<_> = (0..2)
             .map(|number| {
@@ -102,14 +102,14 @@ fn stdin_goes_to_all_who_are_there_and_theirs_to_stdout() {
                 client
             })
             .collect();
-        server.say(b"all of you");
+        server.say(b"all of you\n");
         for client in &clients {
             client.stdout.wait_for("all of you");
         }
         let server = server.end_stdin();
         for (number, client) in clients.into_iter().enumerate() {
             let ended = client.end();
-            let expected = if number == 0 { "early all of you" } else { "all of you" };
+            let expected = if number == 0 { "early all of you\r\n" } else { "all of you\r\n" };
             assert_eq!((ended.code, ended.stdout()), (0, expected), "{engine:?}: {ended:?}");
         }
         // Who comes later hears the end at once, and is heard.
@@ -186,6 +186,7 @@ fn options_of_servers_are_for_servers() {
         &["-l", "0", "--max-conns", "3"],
         &["-l", "0", "--keep", "--max-conns", "0"],
         &["localhost", "1", "--check", "--exec", "cat"],
+        &["-l", "0", "--crlf", "--exec", "cat"],
         &["-l", "0", "--proxy", "http://localhost"],
         &["-U", "socket", "--proxy", "http://localhost"],
     ] {
