@@ -160,8 +160,8 @@ impl SslOptions {
 
     /// Whether our close_notify, of `shutdown(Write)` and `close`, is followed by a half-close of the stream: TCP's FIN. The
     /// default is yes, as with `TcpStream`. Without it TLS alone says our end, which is all that TLS asks for (RFC 8446, section
-    /// 6.1): for connections through a proxy, most of which (tinyproxy, squid) take a FIN of one side for the end of both, so that an
-    /// answer would not arrive. The stream ends with the file, or when both ends have been said.
+    /// 6.1): for connections through proxies such as tinyproxy, which take a FIN of one side for the end of both, so that an answer
+    /// would not arrive. The stream ends with the file, or when both ends have been said.
     pub fn half_close(mut self, yes: bool) -> Self {
         self.half_close = yes;
         self
