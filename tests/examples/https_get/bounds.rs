@@ -199,13 +199,13 @@ fn https_get_has_a_limit_for_all_of_it() {
     let before = listing(&files);
     let output = files.dir.path().join("output");
     let redirects = Site::start(|_, file| {
-        thread::sleep(Duration::from_millis(100));
+        thread::sleep(Duration::from_millis(300));
         answer(file, "HTTP/1.1 302 \r\nLocation: /\r\nContent-Length: 0\r\n\r\n", Close)
     });
     let cases =
         [dripping("HTTP/1.1 200 OK\r\n", "A: b\r\n"), dripping(BODY, "x"), dripping(CHUNKS, "A: b\r\n"), redirects];
     for (i, site) in cases.iter().enumerate() {
-        let args = ["--max-time", "1", "--max-redirects", "1000", "-o", output.to_str().unwrap()];
+        let args = ["--max-time", "1", "-o", output.to_str().unwrap()];
         let began = Instant::now();
         let ended = https_get(&files, &site.url("/")).args(&args).feed(b"").end();
         assert!(ended.code == 5 && ended.stderr().contains("--max-time"), "{i}: {ended:?}");

@@ -31,9 +31,9 @@ fn halting() -> (Site, mpsc::Sender<()>) {
             answer(file, "world", Close)
         }
         Some(range) => {
-            assert_eq!((range, request.header("if-range")), ("bytes=5-", Some("\"1\"")));
-            let head = "HTTP/1.1 206 Partial Content\r\nContent-Range: bytes 5-9/10\r\nContent-Length: 5\r\n\r\n";
-            answer(file, format!("{head}world"), Close)
+            assert_eq!((range, request.header("if-range")), ("bytes=4-", Some("\"1\"")));
+            let head = "HTTP/1.1 206 Partial Content\r\nETag: \"1\"\r\nContent-Range: bytes 4-9/10\r\nContent-Length: 6\r\n\r\n";
+            answer(file, format!("{head}oworld"), Close)
         }
     });
     (site, go)

@@ -154,18 +154,9 @@ fn https_get_knows_whom_not_to_go_to_through_a_proxy() {
         ("localhost", "host", false),
         ("localhost", "localhost.example.com", false),
         ("localhost", "", false),
-        ("localhost", &format!("localhost:{port}"), true),
-        ("localhost", "localhost:1", false),
         ("127.0.0.1", "127.0.0.1", true),
-        ("127.0.0.1", "127.0.0.0/8", true),
-        ("127.0.0.1", "126.0.0.0/7", true),
-        ("127.0.0.1", "128.0.0.0/1", false),
-        ("127.0.0.1", "0.0.0.0/0", true),
-        ("127.0.0.1", "127.0.0.0/33", false),
-        ("127.0.0.1", "127.0.0.0/x", false),
-        ("127.0.0.1", "127.0.0.2/31", false),
-        ("127.0.0.1", "::/0", false),
         ("127.0.0.1", "0.0.1", false),
+        ("127.0.0.1", "127.0.0.11", false),
     ];
     for (host, list, is_direct) in cases {
         let mut tool = https_get(&files, &format!("https://{host}:{port}/"));
@@ -176,8 +167,8 @@ fn https_get_knows_whom_not_to_go_to_through_a_proxy() {
         assert_eq!(ended.code, if is_direct { got } else { 2 }, "{host} {list:?}: {ended:?}");
         assert_eq!(ended.stderr().contains("proxy"), !is_direct, "{host} {list:?}: {ended:?}");
     }
-    // `[::1]` has no port of its own in the list, and need not be reachable.
-    for list in ["::1", "[::1]", "::/16", "[::1]:1"] {
+    // That nobody is there either does not matter.
+    for list in ["::1", "[::1]", "0::1"] {
         let mut tool = https_get(&files, "https://[::1]:1/");
         tool.command.env("https_proxy", &nowhere).env("no_proxy", list);
         let ended = tool.feed(b"").end();
