@@ -119,7 +119,7 @@ row_chain() {
     try "openssl s_client -verify_return_error -CAfile other.pem -connect localhost:$close </dev/null"
     try "gnutls-cli --x509cafile other.pem -p $close localhost </dev/null"
     try "ncat -vv --ssl-verify --ssl-trustfile other.pem localhost $close </dev/null"
-    try "socat -d -d -d -d - OPENSSL:localhost:$close,cafile=other.pem </dev/null"
+    try "socat -d -d -d - OPENSSL:localhost:$close,cafile=other.pem </dev/null"
 }
 row_expires() {
     lines=6

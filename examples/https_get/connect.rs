@@ -70,12 +70,11 @@ pub fn connect(args: &Args, limits: &Limits, context: &Context, url: &Url) -> Re
         let refused = matches!(error.kind(), ErrorKind::Certificate | ErrorKind::HostnameMismatch);
         Failure::new(if refused { CERTIFICATE } else { HANDSHAKE }, error.error())
     })?;
-    // The time-outs are for each call: a server that sends something now and then may take as long as it likes. The deadlines
-    // are for all of them together.
+    // The time-outs are for each call: a server that sends something now and then may take as long as it likes. A deadline is for
+    // all of them together; that for reading is set before and behind the answer's head.
     let set = file
         .set_read_timeout(Some(limits.each))
         .and_then(|()| file.set_write_timeout(Some(limits.each)))
-        .and_then(|()| file.set_read_deadline(limits.end))
         .and_then(|()| file.set_write_deadline(limits.end));
     set.map_err(Failure::transfer)?;
     if args.verbose {

@@ -128,9 +128,9 @@ fn https_get_takes_no_other_part_than_it_asked_for() {
         assert_eq!(read(&files, "output.part"), "hello", "{path}");
         fs::remove_file(files.dir.path().join("output.part")).unwrap();
     }
-    // A part for which nobody asked.
+    // A part for which nobody asked, were it all.
     let site =
-        Site::of(&[("/", "HTTP/1.1 206 \r\nContent-Range: bytes 0-4/10\r\nContent-Length: 5\r\n\r\nhello", Close)]);
+        Site::of(&[("/", "HTTP/1.1 206 \r\nContent-Range: bytes 0-4/5\r\nContent-Length: 5\r\n\r\nhello", Close)]);
     assert_eq!(go_on(&files, &site.url("/")).code, 7);
     assert_eq!(https_get(&files, &site.url("/")).feed(b"").end().code, 7);
 }
@@ -152,9 +152,11 @@ fn https_get_goes_on_with_nothing_of_which_it_does_not_know_what_it_is() {
     fs::remove_file(&part).unwrap();
     let victim = files.write("victim", "of great value");
     symlink(&victim, &part).unwrap();
+    let from = files.write("output.part.from", &format!("{}\n\"1\"\n", site.url("/one")));
     assert_eq!(go_on(&files, &site.url("/one")).code, 6);
     assert_eq!(read(&files, "victim"), "of great value");
     fs::remove_file(&part).unwrap();
+    fs::remove_file(&from).unwrap();
     // Whose version the server does not say, or only whether it means about the same, or when it was made, in whole seconds.
     let site = Site::of(&[
         ("/none", "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", Cut),
@@ -172,6 +174,15 @@ fn https_get_goes_on_with_nothing_of_which_it_does_not_know_what_it_is() {
         assert!(ended.code == 5 && ended.stderr().contains("it cannot be continued"), "{path}: {ended:?}");
         assert_eq!(listing(&files), before, "{path}");
     }
+    // Nor is there anything left of a version that it does know.
+    let site = Site::start(|request, file| match request.header("range") {
+        None => answer(file, BEGUN, Cut),
+        Some(_) => answer(file, "HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nhello", Cut),
+    });
+    assert_eq!(go_on(&files, &site.url("/none")).code, 5);
+    assert!(part.exists());
+    assert_eq!(go_on(&files, &site.url("/none")).code, 5);
+    assert_eq!(listing(&files), before);
     let ended = https_get(&files, &site.url("/none")).args(&["--continue", "-o", "/dev/stdout"]).feed(b"").end();
     assert!(ended.code == 1 && ended.stderr().contains("--continue is for a file"), "{ended:?}");
 }

@@ -80,6 +80,7 @@ fn https_get_keeps_mode_owner_links_and_attributes_of_a_file_that_is_there() {
             get(Path::new(&output));
             let mut value = [0; 10];
             assert_eq!(rustix::fs::getxattr(&*output, "user.a", &mut value[..]), Ok(1));
+            rustix::fs::removexattr(&*output, "user.a").unwrap();
         }
         fs::write(&output, "what was there before").unwrap();
         fs::hard_link(&output, &other).unwrap();
@@ -124,6 +125,13 @@ fn https_get_writes_streams_and_replaces_none() {
     let ended = tool.feed(b"").end();
     assert_eq!((ended.code, ended.stdout()), (0, "hello"), "{ended:?}");
     assert_eq!(listing(&files), before);
+
+    // What has come is out before the rest has, though it has no end of line.
+    let (halts, go) = halting();
+    let tool = https_get(&files, &halts.url("/")).open();
+    tool.stdout.wait_for("hello");
+    go.send(()).unwrap();
+    assert_eq!(tool.end().stdout(), "helloworld");
 
     let log = folder.join("log");
     let lines = [
