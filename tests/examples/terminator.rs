@@ -55,7 +55,7 @@ fn port_of(tool: &Tool) -> u16 {
 }
 
 fn start(files: &Files, target: &str, args: &[&str]) -> (Tool, u16) {
-    let tool = Tool::example("terminator").args(&["127.0.0.1:0", target, "--stats", "0"]);
+    let tool = Tool::example("terminator").args(&["127.0.0.1:0", target]);
     let tool = tool.args(&["--cert", &files.chain, "--key", &files.key]).args(args).open();
     let port = port_of(&tool);
     (tool, port)
