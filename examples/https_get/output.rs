@@ -70,7 +70,7 @@ impl Output {
 
     /// All of it has come.
     pub fn finish(&mut self) -> io::Result<()> {
-        let mut unfinished = unfinished::state();
+        let mut unfinished = unfinished::STATE.lock();
         if let Output::Regular(regular) = self {
             regular.finish(&mut unfinished)?;
         }
@@ -125,7 +125,7 @@ impl Regular {
         builder.prefix(&prefix).suffix(".part");
         #[cfg(unix)]
         builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(mode(existing.is_some())));
-        let mut unfinished = unfinished::state();
+        let mut unfinished = unfinished::STATE.lock();
         let (file, name) = match builder.tempfile_in(folder(&place)).and_then(|file| Ok(file.keep()?)) {
             Ok((file, name)) => (file, Some(name)),
             Err(_) if existing.is_some() => (tempfile::tempfile()?, None),
@@ -173,13 +173,16 @@ fn existing(place: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Whether `new` can take the place of `old` so that nobody sees it but by what is in it. What else belongs to a file elsewhere
-/// than on Unix, only the file itself has.
+/// Whether `new` can take the place of `old` so that nobody sees it but by what is in it.
+#[cfg(unix)]
 fn is_made_alike(new: &File, old: &File) -> bool {
-    #[cfg(unix)]
-    return unix::make_alike(new, old).unwrap_or(false);
-    #[cfg(not(unix))]
-    return false;
+    unix::make_alike(new, old).unwrap_or(false)
+}
+
+/// What else belongs to a file there, only the file itself has.
+#[cfg(not(unix))]
+fn is_made_alike(_new: &File, _old: &File) -> bool {
+    false
 }
 
 #[cfg(unix)]

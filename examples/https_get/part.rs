@@ -28,7 +28,7 @@ impl Part {
     pub fn open(place: PathBuf, url: &Url) -> io::Result<Regular> {
         let (name, url) = (with_suffix(&place, ".part"), url.to_string());
         let failed = |why: &dyn Display| io::Error::other(format!("{}: {why}", name.display()));
-        let mut unfinished = unfinished::state();
+        let mut unfinished = unfinished::STATE.lock();
         let file = open(&name, &place).map_err(|error| failed(&error))?;
         // The last byte again: nothing can be asked for behind the end, and all of it may be there.
         let first = file.metadata()?.len().saturating_sub(1);
@@ -80,13 +80,13 @@ impl Part {
         self.forget();
         let begun = self.file.set_len(0).and_then(|()| self.file.rewind()).and_then(|()| match &self.version {
             Some(version) => {
-                *unfinished::state() = None;
+                *unfinished::STATE.lock() = None;
                 // It does not follow a link that somebody else puts there.
                 let mut from = File::create_new(with_suffix(&self.name, ".from"))?;
                 from.write_all(format!("{}\n{version}\n", self.url).as_bytes())
             }
             None => {
-                *unfinished::state() = Some(self.name.clone());
+                *unfinished::STATE.lock() = Some(self.name.clone());
                 tell("the server does not say which version this is: if it ends early, it cannot be continued");
                 Ok(())
             }
@@ -116,9 +116,6 @@ fn open(name: &Path, place: &Path) -> io::Result<File> {
         options.mode(crate::output::mode(place.exists())).custom_flags(no_link);
     }
     let file = options.open(name)?;
-    if !file.metadata()?.is_file() {
-        return Err(io::Error::other("not a regular file"));
-    }
     #[cfg(unix)]
     {
         rustix::fs::flock(&file, rustix::fs::FlockOperation::NonBlockingLockExclusive)

@@ -5,21 +5,19 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
+
+use parking_lot::{Mutex, MutexGuard};
 
 use crate::failure::{tell, TRANSFER};
 
 /// The file to be removed. Who ends the process holds this, so that nothing is created or finished meanwhile.
-pub fn state() -> MutexGuard<'static, Option<PathBuf>> {
-    static STATE: Mutex<Option<PathBuf>> = Mutex::new(None);
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
-}
+pub static STATE: Mutex<Option<PathBuf>> = Mutex::new(None);
 
 /// Removes it. Whoever drops what this returns lets others create or finish something again.
 pub fn remove() -> MutexGuard<'static, Option<PathBuf>> {
-    let mut state = state();
+    let mut state = STATE.lock();
     let _ = state.take().map(fs::remove_file);
     state
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use flate2::write::GzEncoder;
 use flate2::Compression;
 
-use super::site::{answer, https_get, listing, Close, Cut, Site};
+use super::site::{answer, https_get, listing, Close, Site};
 use crate::common::pattern;
 use crate::tool::{Files, Server};
 
@@ -228,9 +228,8 @@ fn https_get_has_a_limit_for_all_of_it() {
 #[cfg(unix)]
 fn https_get_has_a_limit_for_its_output_too() {
     let files = Files::new();
-    let fifo = files.dir.path().join("fifo");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
-    let site = Site::start(|_, file| answer(file, [BODY.as_bytes(), &[b'x'; 100_000]].concat(), Cut));
+    let fifo = super::site::fifo(&files);
+    let site = Site::start(|_, file| answer(file, [BODY.as_bytes(), &[b'x'; 100_000]].concat(), Close));
     // Nobody has opened it; and somebody has, who does not read.
     let reader = || fs::OpenOptions::new().read(true).write(true).open(&fifo).unwrap();
     for reads in [false, true] {

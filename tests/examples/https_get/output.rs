@@ -7,10 +7,9 @@ use std::path::Path;
 use std::sync::{mpsc, Mutex};
 use std::thread;
 
-use rustix::fs::XattrFlags;
 use rustix::process::{kill_process, Pid, Signal};
 
-use super::site::{answer, https_get, listing, wait_until, Close, Cut, Site};
+use super::site::{answer, fifo, https_get, listing, wait_until, Close, Cut, Site};
 use crate::built::example;
 use crate::tool::{Files, Tool};
 
@@ -76,7 +75,8 @@ fn https_get_keeps_mode_owner_links_and_attributes_of_a_file_that_is_there() {
             assert_eq!((found.uid(), found.gid()), (4711, 4712));
         }
         // Not every file system has them.
-        if rustix::fs::setxattr(&*output, "user.a", b"b", XattrFlags::empty()).is_ok() {
+        #[cfg(target_os = "linux")]
+        if rustix::fs::setxattr(&*output, "user.a", b"b", rustix::fs::XattrFlags::empty()).is_ok() {
             get(Path::new(&output));
             let mut value = [0; 10];
             assert_eq!(rustix::fs::getxattr(&*output, "user.a", &mut value[..]), Ok(1));
@@ -150,8 +150,7 @@ fn https_get_writes_streams_and_replaces_none() {
         assert_eq!(fs::read_to_string(&log).unwrap(), "before\nhello", "{line}");
     }
 
-    let fifo = folder.join("fifo");
-    rustix::fs::mknodat(rustix::fs::CWD, &fifo, rustix::fs::FileType::Fifo, 0o600.into(), 0).unwrap();
+    let fifo = fifo(&files);
     let tool = https_get(&files, &site.url("/")).args(&["-o", fifo.to_str().unwrap()]).feed(b"");
     let mut got = String::new();
     fs::File::open(&fifo).unwrap().read_to_string(&mut got).unwrap();

@@ -113,6 +113,13 @@ pub fn listing(files: &Files) -> BTreeSet<PathBuf> {
     fs::read_dir(files.dir.path()).expect("the folder").map(|entry| entry.expect("an entry").path()).collect()
 }
 
+#[cfg(unix)]
+pub fn fifo(files: &Files) -> PathBuf {
+    let path = files.dir.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().expect("mkfifo").success());
+    path
+}
+
 /// A port that was free a moment ago.
 pub fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").expect("bind").local_addr().expect("address").port()
