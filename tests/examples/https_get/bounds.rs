@@ -171,26 +171,29 @@ fn https_get_waits_for_no_head_and_no_trailers_however_they_drip() {
         dripping("HTTP/1.1 200", " "),
         dripping(CHUNKS, "A: b\r\n"),
     ];
-    for (i, site) in cases.iter().enumerate() {
-        let ended = https_get(&files, &site.url("/")).args(&["-w", "1"]).feed(b"").end();
-        assert!(ended.code == 5 && ended.stderr().contains(" has passed"), "{i}: {ended:?}");
-    }
     // A body that comes slowly may come for longer than that, one that does not may not.
     let slow = Site::start(|request, mut file| {
         file.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")?;
         for letter in "hello".bytes() {
             file.write_all(&[letter])?;
-            thread::sleep(Duration::from_millis(300));
+            thread::sleep(Duration::from_secs(1));
             if request.path == "/stops" {
                 return std::io::Read::read(&mut file, &mut [0]).map(drop);
             }
         }
         file.close()
     });
-    for (path, code) in [("/", 0), ("/stops", 5)] {
-        let ended = https_get(&files, &slow.url(path)).args(&["-w", "1"]).feed(b"").end();
-        assert_eq!(ended.code, code, "{ended:?}");
+    let get = |url: String| https_get(&files, &url).args(&["-w", "3"]).feed(b"");
+    let tools = cases.iter().map(|site| get(site.url("/"))).collect::<Vec<_>>();
+    let (comes, stops) = (get(slow.url("/")), get(slow.url("/stops")));
+    for (i, tool) in tools.into_iter().enumerate() {
+        let ended = tool.end();
+        assert!(ended.code == 5 && ended.stderr().contains(" has passed"), "{i}: {ended:?}");
     }
+    let ended = comes.end();
+    assert_eq!((ended.code, ended.stdout()), (0, "hello"), "{ended:?}");
+    let ended = stops.end();
+    assert!(ended.code == 5 && ended.stderr().contains("1 of 5 bytes: "), "{ended:?}");
 }
 
 #[test]
@@ -204,16 +207,20 @@ fn https_get_has_a_limit_for_all_of_it() {
     });
     let cases =
         [dripping("HTTP/1.1 200 OK\r\n", "A: b\r\n"), dripping(BODY, "x"), dripping(CHUNKS, "A: b\r\n"), redirects];
-    for (i, site) in cases.iter().enumerate() {
-        let args = ["--max-time", "1", "-o", output.to_str().unwrap()];
-        let began = Instant::now();
-        let ended = https_get(&files, &site.url("/")).args(&args).feed(b"").end();
+    let began = Instant::now();
+    let get = |(i, site): (usize, &Site)| {
+        let output = format!("{}{i}", output.display());
+        https_get(&files, &site.url("/")).args(&["--max-time", "2", "-o", &output]).feed(b"")
+    };
+    let tools = cases.iter().enumerate().map(get).collect::<Vec<_>>();
+    for (i, tool) in tools.into_iter().enumerate() {
+        let ended = tool.end();
         assert!(ended.code == 5 && ended.stderr().contains("--max-time"), "{i}: {ended:?}");
-        assert!(began.elapsed() >= Duration::from_secs(1), "{i}");
+        assert!(began.elapsed() >= Duration::from_secs(2), "{i}");
         // The connection's deadline can say more than the clock that comes behind it.
         assert!(i != 1 || ended.stderr().contains(" of 100000 bytes"), "{ended:?}");
-        assert_eq!(listing(&files), before, "{i}");
     }
+    assert_eq!(listing(&files), before);
     // No TLS at all.
     let silent = Server::start(|mut tcp| drop(std::io::Read::read_to_end(&mut tcp, &mut Vec::new())));
     let url = format!("https://localhost:{}/", silent.port);

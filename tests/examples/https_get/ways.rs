@@ -185,19 +185,19 @@ fn https_get_knows_whom_not_to_go_to_through_a_proxy() {
 #[test]
 fn https_get_waits_for_no_proxy_for_ever() {
     let files = Files::new();
-    let get = |server: &Server<()>| {
-        let mut tool = https_get(&files, "https://localhost:1/").args(&["-w", "1"]);
+    let get = |server: &Server<()>, seconds: &str| {
+        let mut tool = https_get(&files, "https://localhost:1/").args(&["-w", seconds]);
         tool.command.env("https_proxy", format!("127.0.0.1:{}", server.port));
         tool.feed(b"").end()
     };
     let silent = Server::start(|mut tcp| drop(tcp.read_to_end(&mut Vec::new())));
-    let ended = get(&silent);
+    let ended = get(&silent, "1");
     assert!(ended.code == 2 && ended.stderr().contains("proxy"), "{ended:?}");
     let endless = Server::start(|mut tcp| {
         let _ = tcp.write_all(b"HTTP/1.1 200 OK\r\n");
         while tcp.write_all(&[b'x'; 4096]).is_ok() {}
     });
-    let ended = get(&endless);
+    let ended = get(&endless, "30");
     assert!(ended.code == 2 && ended.stderr().contains("headers have no end"), "{ended:?}");
     // No proxy at all.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
