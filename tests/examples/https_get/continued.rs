@@ -132,6 +132,7 @@ fn https_get_takes_no_other_part_than_it_asked_for() {
     let site =
         Site::of(&[("/", "HTTP/1.1 206 \r\nContent-Range: bytes 0-4/5\r\nContent-Length: 5\r\n\r\nhello", Close)]);
     assert_eq!(go_on(&files, &site.url("/")).code, 7);
+    assert!(!files.dir.path().join("output.part").exists());
     assert_eq!(https_get(&files, &site.url("/")).feed(b"").end().code, 7);
 }
 
