@@ -138,15 +138,19 @@ row_json() {
 }
 row_scan() {
     lines=8
-    try "sslcat --scan --ca ca.pem localhost $echo"
+    try "sslcat --scan localhost $echo"
     for help in "openssl s_client -help" "gnutls-cli --help" "ncat --help" "socat -hhh"; do
         try "$help 2>&1 | grep -iw scan"
     done
 }
 row_editing() {
-    for help in "sslcat --help" "openssl s_client -help" "gnutls-cli --help" "ncat --help" "socat -V"; do
-        try "$help 2>&1 | grep -iE 'readline|edit'"
+    # The arrow to the left behind "ac", then "b": who edits sends "abc".
+    for tool in "sslcat --ca ca.pem localhost $echo" "openssl s_client -quiet -CAfile ca.pem -connect localhost:$echo" \
+        "gnutls-cli --x509cafile ca.pem -p $echo localhost" "ncat --ssl localhost $echo" \
+        "socat - OPENSSL:localhost:$echo,cafile=ca.pem"; do
+        try "(sleep 1; printf 'ac\\033[Db\\r'; sleep 2) | script -qec '$tool' /dev/null | grep -a answer | cat -v"
     done
+    try "socat -V | grep READLINE"
 }
 row_crlf() {
     for tool in "sslcat --crlf --ca ca.pem localhost $echo" "openssl s_client -quiet -crlf -CAfile ca.pem -connect localhost:$echo" \
