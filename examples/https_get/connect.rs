@@ -1,12 +1,11 @@
 //! TCP and TLS, and how long each step and all of them may take.
 
-use std::fs;
 use std::io;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
 
-use sslfile::{Certificate, Context, ErrorKind, SslFile};
-use url::{Host, Position, Url};
+use sslfile::{Context, ErrorKind, SslFile};
+use url::{Position, Url};
 
 use crate::failure::{tell, Failure, CERTIFICATE, CONNECT, HANDSHAKE, TRANSFER, USAGE};
 use crate::proxy::Proxy;
@@ -17,13 +16,12 @@ pub struct Limits {
     each: Duration,
     /// For all of them.
     pub end: Option<Instant>,
-    max_time: u64,
 }
 
 impl Limits {
     pub fn new(args: &Args) -> Limits {
         let end = args.max_time.map(|seconds| Instant::now() + Duration::from_secs(seconds));
-        Limits { each: Duration::from_secs(args.timeout), end, max_time: args.max_time.unwrap_or_default() }
+        Limits { each: Duration::from_secs(args.timeout), end }
     }
 
     /// For a step that begins now. Never zero, which the system takes for a mistake.
@@ -39,10 +37,9 @@ impl Limits {
 
     /// Whatever step it was that had no more time, it is that of the whole that is over.
     pub fn judge(&self, failure: Failure) -> Failure {
-        let is_over = self.end.is_some_and(|end| Instant::now() >= end);
         match failure.code {
-            CONNECT | HANDSHAKE | TRANSFER if is_over => {
-                Failure::new(TRANSFER, format!("{} (the {} s of --max-time are over)", failure.text, self.max_time))
+            CONNECT | HANDSHAKE | TRANSFER if self.end.is_some_and(|end| Instant::now() >= end) => {
+                Failure::new(TRANSFER, format!("{} (the time of --max-time is over)", failure.text))
             }
             _ => failure,
         }
@@ -53,9 +50,7 @@ impl Limits {
 pub fn context(args: &Args) -> Result<Context, Failure> {
     let mut builder = Context::builder().alpn(["http/1.1"]);
     if let Some(path) = &args.ca {
-        let unusable = |error| Failure::new(USAGE, format!("{}: {error}", path.display()));
-        let roots = fs::read(path).and_then(|pem| Certificate::stack_from_pem(&pem)).map_err(unusable)?;
-        builder = roots.into_iter().fold(builder.system_roots(false), |builder, root| builder.add_root(root));
+        builder = builder.system_roots(false).add_roots_from(path);
     }
     if args.insecure {
         builder = builder.danger_accept_invalid_certs(true).danger_accept_invalid_hostnames(true);
@@ -69,23 +64,17 @@ pub fn connect(args: &Args, limits: &Limits, context: &Context, url: &Url) -> Re
         None => (dial(url, limits).map_err(|error| unconnected(authority(url), error))?, Vec::new()),
     };
     // The name in the certificate: an IPv6 address has its brackets in the URL only.
-    let name = match url.host() {
-        Some(Host::Domain(name)) => name.to_string(),
-        Some(Host::Ipv4(ip)) => ip.to_string(),
-        Some(Host::Ipv6(ip)) => ip.to_string(),
-        None => String::new(),
-    };
-    let options = SslFile::options().client(&name).handshake_timeout(Some(limits.step())).already_read(already_read);
+    let name = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let options = SslFile::options().client(name).handshake_timeout(Some(limits.step())).already_read(already_read);
     let file = options.open(tcp, context).map_err(|error| {
         let refused = matches!(error.kind(), ErrorKind::Certificate | ErrorKind::HostnameMismatch);
         Failure::new(if refused { CERTIFICATE } else { HANDSHAKE }, error.error())
     })?;
-    // The time-outs are for each call: a server that sends something now and then may take as long as it likes. The deadlines
-    // are for all of them together.
+    // The time-outs are for each call: a server that sends something now and then may take as long as it likes. A deadline is for
+    // all of them together; that for reading is set before and behind the answer's head.
     let set = file
         .set_read_timeout(Some(limits.each))
         .and_then(|()| file.set_write_timeout(Some(limits.each)))
-        .and_then(|()| file.set_read_deadline(limits.end))
         .and_then(|()| file.set_write_deadline(limits.end));
     set.map_err(Failure::transfer)?;
     if args.verbose {

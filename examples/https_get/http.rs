@@ -1,8 +1,9 @@
 //! Requests, and answers up to their bodies.
 
-use std::io::{BufRead, BufReader};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 
+use base64::prelude::{Engine, BASE64_STANDARD};
+use percent_encoding::percent_decode_str;
 use sslfile::{Context, SslFile};
 use url::{Position, Url};
 
@@ -34,6 +35,7 @@ impl Target {
     }
 
     pub fn of(mut url: Url) -> Result<Target, Failure> {
+        let decode = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
         let (user, password) = (decode(url.username()), decode(url.password().unwrap_or_default()));
         let is_named = !url.username().is_empty() || url.password().is_some();
         // They fail for URLs without a host only, in which there is nobody either.
@@ -41,35 +43,9 @@ impl Target {
         if user.contains(&b':') {
             return Err(Failure::new(USAGE, format!("{url}: no colon can be sent in a user's name (RFC 7617)")));
         }
-        let basic = || format!("Basic {}", base64(&[&user[..], b":", &password].concat()));
+        let basic = || format!("Basic {}", BASE64_STANDARD.encode([&user[..], b":", &password].concat()));
         Ok(Target { authorization: is_named.then(basic), url })
     }
-}
-
-/// What "%41" and its like stand for.
-fn decode(text: &str) -> Vec<u8> {
-    let (mut bytes, mut rest) = (Vec::new(), text.as_bytes());
-    while let [first, tail @ ..] = rest {
-        let hex = tail.get(..2).filter(|hex| *first == b'%' && hex.iter().all(u8::is_ascii_hexdigit));
-        let byte = hex.and_then(|hex| u8::from_str_radix(std::str::from_utf8(hex).ok()?, 16).ok());
-        bytes.push(byte.unwrap_or(*first));
-        rest = if byte.is_some() { &tail[2..] } else { tail };
-    }
-    bytes
-}
-
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let group = |three: &[u8]| -> String {
-        let number = (0..3).fold(0, |number, i| number << 8 | u32::from(three.get(i).copied().unwrap_or(0)));
-        let digit = |i: usize| match i <= three.len() {
-            true => char::from(DIGITS[(number >> (18 - 6 * i)) as usize % 64]),
-            false => '=',
-        };
-        (0..4).map(digit).collect()
-    };
-    bytes.chunks(3).map(group).collect()
 }
 
 /// Sends the request, and reads the response as far as its body.
@@ -78,7 +54,7 @@ pub fn request(
     limits: &Limits,
     context: &Context,
     target: &Target,
-    part: Option<&Part>,
+    part: Option<&mut Part>,
 ) -> Result<(Response, BufReader<SslFile>), Failure> {
     let url = &target.url;
     let mut file = connect(args, limits, context, url)?;
@@ -91,7 +67,7 @@ pub fn request(
     if let Some(basic) = &target.authorization {
         head += &format!("Authorization: {basic}\r\n");
     }
-    if let Some((first, validator)) = part.and_then(Part::range) {
+    if let Some((first, validator)) = part.as_deref().and_then(Part::range) {
         head += &format!("Range: bytes={first}-\r\nIf-Range: {validator}\r\n");
     }
     head += "\r\n";
@@ -102,7 +78,7 @@ pub fn request(
     let mut input = BufReader::with_capacity(CHUNK, file);
     let mut left = MAX_HEAD;
     loop {
-        let response = Response::read_within(&mut input, &mut left)?;
+        let response = Response::read(&mut input, &mut left)?;
         if args.verbose {
             tell(format!("{url}: {} {}", response.status, response.reason));
         }
@@ -129,11 +105,7 @@ pub enum Framing {
 }
 
 impl Response {
-    pub fn read(input: &mut impl BufRead) -> Result<Response, Failure> {
-        Response::read_within(input, &mut MAX_HEAD.clone())
-    }
-
-    fn read_within(input: &mut impl BufRead, left: &mut usize) -> Result<Response, Failure> {
+    pub fn read(input: &mut impl BufRead, left: &mut usize) -> Result<Response, Failure> {
         let mut bytes = Vec::new();
         while !bytes.ends_with(b"\r\n\r\n") && !bytes.ends_with(b"\n\n") {
             read_line(input, &mut bytes, left, "headers")?;

@@ -30,15 +30,15 @@ use clap::Parser;
 use connect::{context, Limits};
 use failure::{tell, Failure, HTTP, LOCAL, USAGE};
 use http::Target;
-use output::Place;
-use part::Part;
+use output::Output;
 
 const CHUNK: usize = 64 * 1024;
+const MAX_REDIRECTS: u32 = 10;
 
 const MORE_HELP: &str = "\
 Environment:
   https_proxy  an http: proxy to connect through, as http://user:password@proxy:3128
-  no_proxy     hosts not to use it for: names (those below them too), addresses, networks as 10.0.0.0/8, or *
+  no_proxy     hosts not to use it for: names (those below them too), addresses, or *
 
 Signals: what ^C or SIGTERM interrupts leaves nothing behind, or with --continue what that goes on with.
 
@@ -79,9 +79,6 @@ struct Args {
     /// Accept any certificate: whoever is on the line can read along, and answer in the server's place.
     #[arg(short = 'k', long)]
     insecure: bool,
-    /// How many redirects to follow.
-    #[arg(long, value_name = "NUMBER", default_value_t = 10)]
-    max_redirects: u32,
     /// Give up connecting, shaking hands, waiting for the head of the answer, or for more of its body after so long.
     #[arg(short = 'w', long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=86400))]
     timeout: u64,
@@ -107,6 +104,7 @@ fn main() -> ExitCode {
     match run(&args, &limits).map_err(|failure| limits.judge(failure)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
+            drop(unfinished::remove());
             if !failure.text.is_empty() {
                 tell(failure.text);
             }
@@ -119,36 +117,30 @@ fn run(args: &Args, limits: &Limits) -> Result<(), Failure> {
     let mut target = Target::parse(&args.url)?;
     unfinished::watch(limits.end).map_err(|error| Failure::new(LOCAL, format!("cannot wait for signals: {error}")))?;
     let context = context(args)?;
-    let mut part = match &args.output {
-        Some(path) if args.continued => match Place::of(Some(path)).map_err(Failure::output)? {
-            Place::Regular(path) => Some(Part::open(path, &target.url)?),
-            _ => return Err(Failure::new(USAGE, "--continue is for a file")),
-        },
-        _ => None,
-    };
-    for _ in 0..=args.max_redirects {
-        let (response, input) = http::request(args, limits, &context, &target, part.as_ref())?;
+    let output = Output::open(args.output.as_deref(), args.continued.then_some(&target.url));
+    let mut output = output.map_err(Failure::output)?;
+    if args.continued && output.part().is_none() {
+        return Err(Failure::new(USAGE, "--continue is for a file"));
+    }
+    for _ in 0..=MAX_REDIRECTS {
+        let (response, input) = http::request(args, limits, &context, &target, output.part())?;
         if let Some(next) = response.redirect(&target)? {
             target = next;
             continue;
         }
-        let url = &target.url;
-        return match (response.status, &mut part) {
-            (206, Some(part)) if part.range().is_some() => {
-                part.goes_on(&response)?;
-                download::save(args, limits, &response, input, Some(part))
+        let failed = |why: String| Err(Failure::new(HTTP, format!("{}: {why}", target.url)));
+        match (response.status, output.part()) {
+            (206, Some(part)) if part.range().is_some() => part.goes_on(&response)?,
+            (416, Some(part)) if part.range().is_some() => {
+                let (first, name) = (part.first, part.name.display());
+                return failed(format!("416: nothing from byte {first} on; remove {name} to begin anew"));
             }
-            (206, _) => Err(Failure::new(HTTP, format!("{url}: a part of it, for which nobody asked"))),
-            (416, Some(part)) if part.range().is_some() => Err(part.refused(&response)),
-            (200..300, part) => {
-                if let Some(part) = part {
-                    part.begin(&response)?;
-                }
-                let part = part.as_mut().filter(|part| part.is_kept());
-                download::save(args, limits, &response, input, part)
-            }
-            _ => Err(Failure::new(HTTP, format!("{url}: {} {}", response.status, response.reason))),
-        };
+            (206, _) => return failed("a part of it, for which nobody asked".to_string()),
+            (200..300, Some(part)) => part.begin(&response)?,
+            (200..300, None) => {}
+            _ => return failed(format!("{} {}", response.status, response.reason)),
+        }
+        return download::save(args, limits, &response, input, output);
     }
-    Err(Failure::new(HTTP, format!("more than {} redirects, the last to {}", args.max_redirects, target.url)))
+    Err(Failure::new(HTTP, format!("more than {MAX_REDIRECTS} redirects, the last to {}", target.url)))
 }

@@ -3,14 +3,14 @@
 
 use std::env;
 use std::io::{BufReader, Write};
-use std::net::{IpAddr, TcpStream};
+use std::net::TcpStream;
 
 use sslfile::PlainFile;
 use url::{Host, Url};
 
 use crate::connect::{authority, dial, unconnected, Limits};
 use crate::failure::{tell, Failure, USAGE};
-use crate::http::{Response, Target};
+use crate::http::{Response, Target, MAX_HEAD};
 use crate::Args;
 
 pub struct Proxy(Target);
@@ -18,7 +18,7 @@ pub struct Proxy(Target);
 impl Proxy {
     /// The one for this URL, if there is one.
     pub fn of(url: &Url) -> Result<Option<Proxy>, Failure> {
-        let (Some(proxy), None) = (variable("https_proxy"), exemption(url)) else { return Ok(None) };
+        let Some(proxy) = variable("https_proxy").filter(|_| !is_exempt(url)) else { return Ok(None) };
         // What it is may stand there without "http:".
         let text = if proxy.contains("://") { proxy } else { format!("http://{proxy}") };
         let unusable = |why: &str| Failure::new(USAGE, format!("https_proxy: {why}"));
@@ -43,7 +43,7 @@ impl Proxy {
         let head = format!("CONNECT {server} HTTP/1.1\r\nHost: {server}\r\nUser-Agent: https_get\r\n{basic}\r\n");
         (&file).write_all(head.as_bytes()).map_err(|error| failed(&error))?;
         let mut input = BufReader::new(&file);
-        let response = Response::read(&mut input).map_err(|failure| failed(&failure))?;
+        let response = Response::read(&mut input, &mut MAX_HEAD.clone()).map_err(|failure| failed(&failure))?;
         if args.verbose {
             tell(format!("the proxy {host}: {} {}", response.status, response.reason));
         }
@@ -65,43 +65,19 @@ fn variable(name: &str) -> Option<String> {
         .filter(|value| !value.is_empty())
 }
 
-/// The entry of `no_proxy` that this URL's host falls under.
-fn exemption(url: &Url) -> Option<String> {
-    let list = variable("no_proxy")?;
-    let mut entries = list.split([',', ' ']).filter(|entry| !entry.is_empty());
-    entries.find(|entry| is_under(url, entry)).map(str::to_string)
-}
-
-fn is_under(url: &Url, entry: &str) -> bool {
-    let (entry, port) = match entry.rsplit_once(':') {
-        Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, port.parse().ok()),
-        _ => (entry, None),
-    };
-    if entry == "*" {
-        return true;
-    }
-    if port.is_some() && port != url.port_or_known_default() {
-        return false;
-    }
-    let ip: IpAddr = match url.host() {
-        Some(Host::Ipv4(ip)) => ip.into(),
-        Some(Host::Ipv6(ip)) => ip.into(),
-        Some(Host::Domain(name)) => {
-            // Names in a URL are in small letters already.
-            let (name, entry) = (name.trim_end_matches('.'), entry.trim_start_matches('.').to_lowercase());
-            return name == entry || name.strip_suffix(&entry).is_some_and(|below| below.ends_with('.'));
+/// Names stand for those below them too, addresses for themselves.
+fn is_exempt(url: &Url) -> bool {
+    let is_under = |entry: &str| match (url.host(), entry.trim_start_matches('.').trim_matches(['[', ']'])) {
+        (_, "*") => true,
+        (Some(Host::Ipv4(ip)), entry) => entry.parse() == Ok(ip),
+        (Some(Host::Ipv6(ip)), entry) => entry.parse() == Ok(ip),
+        // Names in a URL are in small letters already.
+        (Some(Host::Domain(name)), entry) => {
+            let (name, entry) = (name.trim_end_matches('.'), entry.to_lowercase());
+            name.strip_suffix(&entry).is_some_and(|below| below.is_empty() || below.ends_with('.'))
         }
-        None => return false,
+        (None, _) => false,
     };
-    let (network, bits) = entry.split_once('/').map_or((entry, None), |(network, bits)| (network, bits.parse().ok()));
-    let Ok(network) = network.trim_matches(['[', ']']).parse::<IpAddr>() else { return false };
-    let (len, number, network) = match (ip, network) {
-        (IpAddr::V4(ip), IpAddr::V4(network)) => (32, ip.to_bits().into(), network.to_bits().into()),
-        (IpAddr::V6(ip), IpAddr::V6(network)) => (128, ip.to_bits(), network.to_bits()),
-        _ => return false,
-    };
-    let bits: u32 = if entry.contains('/') { bits.unwrap_or(len) } else { len };
-    // Those behind the network's are of no interest.
-    let differ: u128 = number ^ network;
-    bits <= len && differ.checked_shr(len - bits).unwrap_or(0) == 0
+    let list = variable("no_proxy").unwrap_or_default();
+    list.split([',', ' ']).any(|entry| !entry.is_empty() && is_under(entry))
 }

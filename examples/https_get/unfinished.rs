@@ -1,56 +1,25 @@
 //! What must not stay behind when the process ends before its work is done: by a signal, or because the time is over while
 //! something waits that has no deadline (a name that is looked up, an output that nobody reads).
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::{Mutex, MutexGuard};
+
 use crate::failure::{tell, TRANSFER};
 
-struct State {
-    /// To be removed.
-    name: Option<PathBuf>,
-    /// All of it is there.
-    done: bool,
-}
+/// The file to be removed. Who ends the process holds this, so that nothing is created or finished meanwhile.
+pub static STATE: Mutex<Option<PathBuf>> = Mutex::new(None);
 
-/// Who ends the process holds it, so that nothing is created or finished meanwhile.
-static STATE: Mutex<State> = Mutex::new(State { name: None, done: false });
-
-fn state() -> MutexGuard<'static, State> {
-    STATE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl State {
-    fn remove(&mut self) {
-        if let Some(name) = self.name.take() {
-            let _ = fs::remove_file(name);
-        }
-    }
-}
-
-/// Creates a file that has to be removed, if it has a name.
-pub fn begin(create: impl FnOnce() -> io::Result<(File, Option<PathBuf>)>) -> io::Result<(File, Option<PathBuf>)> {
-    let mut state = state();
-    let created = create()?;
-    state.name = created.1.clone();
-    Ok(created)
-}
-
-/// What makes all of it be there. What it leaves of the name is removed.
-pub fn finish(last: impl FnOnce(&mut Option<PathBuf>) -> io::Result<()>) -> io::Result<()> {
-    let mut state = state();
-    last(&mut state.name)?;
-    state.done = true;
-    Ok(())
-}
-
-pub fn remove() {
-    state().remove();
+/// Removes it. Whoever drops what this returns lets others create or finish something again.
+pub fn remove() -> MutexGuard<'static, Option<PathBuf>> {
+    let mut state = STATE.lock();
+    let _ = state.take().map(fs::remove_file);
+    state
 }
 
 /// Waits for signals, and for the end of the time.
@@ -62,12 +31,9 @@ pub fn watch(end: Option<Instant>) -> io::Result<()> {
     let end = end + Duration::from_millis(300);
     let wait = move || {
         thread::sleep(end.saturating_duration_since(Instant::now()));
-        let mut state = state();
-        if !state.done {
-            state.remove();
-            tell("the time of --max-time is over");
-            process::exit(TRANSFER.into());
-        }
+        let _state = remove();
+        tell("the time of --max-time is over");
+        process::exit(TRANSFER.into());
     };
     thread::Builder::new().spawn(wait)?;
     Ok(())
@@ -85,8 +51,7 @@ mod signals {
         let mut signals = Signals::new([SIGINT, SIGTERM, SIGHUP].into_iter().filter(|signal| !is_ignored(*signal)))?;
         let wait = move || {
             for signal in signals.forever() {
-                let mut state = super::state();
-                state.remove();
+                let _state = super::remove();
                 // Who waits for us sees what ended us.
                 let _ = emulate_default_handler(signal);
             }

@@ -8,7 +8,6 @@
 //! kill $PID                                               takes no more, and ends with the last connection
 //! ```
 
-mod behind;
 mod front;
 mod log;
 mod pair;
@@ -74,9 +73,6 @@ struct Args {
     /// Event loops [default: one per core].
     #[arg(long, value_name = "NUMBER")]
     loops: Option<NonZeroUsize>,
-    /// Seconds between two lines of statistics; 0: none.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
-    stats: u64,
     /// Seconds that connections are given after SIGTERM or SIGINT. A second signal ends at once.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
@@ -85,41 +81,37 @@ struct Args {
 fn main() -> ExitCode {
     let args = Args::parse();
     std::panic::set_hook(Box::new(|panic| log::error(panic)));
-    let result = run(&args);
-    if let Err(error) = &result {
-        log::error(error);
-    }
+    let result = run(&args).inspect_err(|error| log::error(error));
     log::flush();
     ExitCode::from(u8::from(result.is_err()))
 }
 
 fn run(args: &Args) -> io::Result<()> {
-    raise_limit();
+    // Each connection takes two descriptors, and the soft limit is often 1024, for the sake of programs with `select`.
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
+        log::warn(format_args!("the limit of descriptors stays: {error}"));
+    }
     let target = Target::new(&args.target, Duration::from_secs(args.connect_timeout))?;
     let loops = args.loops.or(thread::available_parallelism().ok()).map_or(1, NonZeroUsize::get);
     let (send_proxy, idle) = (args.send_proxy.clone(), Duration::from_secs(args.idle));
-    let gate = Arc::new(Gate { target, send_proxy, idle, start: Instant::now(), stats: Default::default() });
+    let gate = Arc::new(Gate { target, send_proxy, idle, stats: Default::default() });
     let mut signals = Signals::new([SIGHUP, SIGINT, SIGTERM])?;
     let backends = (0..loops).map(|_| Backend::new()).collect::<io::Result<Vec<_>>>()?;
     let front = Front::open(args, &backends, &gate)?;
-    let run = |backend: &Backend| -> JoinHandle<_> {
-        let backend = backend.clone();
-        thread::spawn(move || backend.run())
-    };
-    let mut threads: Vec<_> = backends.iter().map(run).collect();
+    let run = |backend: Backend| thread::spawn(move || backend.run());
+    let mut threads: Vec<_> = backends.iter().cloned().map(run).collect();
     log::info(format_args!("listening on {}, for {}, {loops} loops", front.addr, args.target));
 
-    let interval = Duration::from_secs(args.stats);
-    let (mut until, mut next_line) = (None, Instant::now() + interval);
-    loop {
+    // What is being accepted, what is being sent: all are in there.
+    let is_over = |until| backends.iter().all(Backend::is_empty) && front.is_finished() || Instant::now() >= until;
+    let mut until = None;
+    while !until.is_some_and(is_over) {
         thread::sleep(Duration::from_millis(50));
         for signal in signals.pending() {
             match (signal, until) {
-                (SIGHUP, _) => match front::context(args) {
-                    Ok(context) => {
-                        front.set_context(&context);
-                        log::info("new certificates");
-                    }
+                (SIGHUP, _) => match front.renew(args) {
+                    Ok(()) => log::info("new certificates"),
                     Err(error) => log::warn(format_args!("the old certificates stay: {error}")),
                 },
                 (_, None) => {
@@ -130,33 +122,14 @@ fn run(args: &Args) -> io::Result<()> {
                 (_, Some(_)) => until = Some(Instant::now()),
             }
         }
-        if args.stats > 0 && Instant::now() >= next_line {
-            log::info(gate.stats.line());
-            next_line += interval;
-        }
         // Its clients would hang, and half of the others not be served. Whoever started us can do that again.
         if let Some(ended) = threads.iter().position(JoinHandle::is_finished) {
-            let ended = threads.swap_remove(ended).join();
-            let why = ended.map_or("a panic".to_string(), |ended| format!("{ended:?}"));
-            return Err(io::Error::other(format!("an event loop has ended: {why}")));
+            return Err(io::Error::other(format!("an event loop has ended: {:?}", threads.swap_remove(ended).join())));
         }
         if args.accept_proxy && front.is_finished() && until.is_none() {
             return Err(io::Error::other("nobody accepts any more"));
         }
-        // What is being accepted, what is being sent: all are in there.
-        let is_over = |until| backends.iter().all(Backend::is_empty) && front.is_finished() || Instant::now() >= until;
-        if until.is_some_and(is_over) {
-            break;
-        }
     }
     log::info(gate.stats.line());
     Ok(())
-}
-
-/// Each connection takes two descriptors, and the soft limit is often 1024, for the sake of programs with `select`.
-fn raise_limit() {
-    let limit = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit }) {
-        log::warn(format_args!("the limit of descriptors stays: {error}"));
-    }
 }

@@ -3,19 +3,15 @@
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use parking_lot::Mutex;
 use socket2::{Domain, Socket, Type};
 use sslfile::Backend;
 
 use crate::log;
-
-/// Between two looks at a connection that is being made, at first and at most.
-const LOOK: [Duration; 2] = [Duration::from_millis(1), Duration::from_millis(16)];
-/// The name is not looked up more often than this.
-const LOOKUP: Duration = Duration::from_secs(1);
 
 pub struct Target {
     name: String,
@@ -27,19 +23,20 @@ pub struct Target {
 
 impl Target {
     pub fn new(name: &str, timeout: Duration) -> io::Result<Arc<Target>> {
-        let addrs = Mutex::new(look_up(name)?);
-        Ok(Arc::new(Target { name: name.to_string(), addrs, looking_up: AtomicBool::new(false), timeout }))
+        let (name, addrs) = (name.to_string(), look_up(name)?.into());
+        Ok(Arc::new(Target { name, addrs, looking_up: false.into(), timeout }))
     }
 
     /// Tells, from the backend, when there is a connection to one of the addresses, or can't be one. Does not wait.
     pub fn connect(self: &Arc<Self>, backend: &Backend, done: impl FnOnce(io::Result<TcpStream>) + Send + 'static) {
-        let mut left = self.addrs.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut left = self.addrs.lock().clone();
         left.reverse();
-        Attempt { target: self.clone(), left, done: Box::new(done) }.next(backend, io::ErrorKind::NotFound.into());
+        let (target, backend, done) = (self.clone(), backend.clone(), Box::new(done));
+        Attempt { target, backend, left, done }.next(io::ErrorKind::NotFound.into());
     }
 
     fn failed(self: &Arc<Self>, addr: SocketAddr, error: &io::Error) {
-        let mut addrs = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut addrs = self.addrs.lock();
         // Others that began with it have said so already.
         if addrs.len() > 1 && addrs[0] == addr {
             addrs.rotate_left(1);
@@ -56,64 +53,63 @@ impl Target {
     fn look_up_again(&self) {
         match look_up(&self.name) {
             Ok(found) => {
-                let mut addrs = self.addrs.lock().unwrap_or_else(PoisonError::into_inner);
+                let mut addrs = self.addrs.lock();
                 addrs.retain(|addr| found.contains(addr));
                 let new: Vec<_> = found.into_iter().filter(|addr| !addrs.contains(addr)).collect();
-                new.iter().for_each(|addr| log::info(format_args!("{}: {addr} is new", self.name)));
                 addrs.extend(new);
             }
             Err(error) => log::warn(error),
         }
-        thread::sleep(LOOKUP);
+        // Not more often than that.
+        thread::sleep(Duration::from_secs(1));
         self.looking_up.store(false, Relaxed);
     }
 }
 
 fn look_up(name: &str) -> io::Result<Vec<SocketAddr>> {
-    let found = name.to_socket_addrs().map(Vec::from_iter);
-    let found = found.and_then(|found| if found.is_empty() { Err(io::ErrorKind::NotFound.into()) } else { Ok(found) });
-    found.map_err(|e| io::Error::new(e.kind(), log::about(name, &e)))
+    name.to_socket_addrs().map(Vec::from_iter).map_err(|error| log::about(name, &error))
 }
 
 /// The way to the first of the addresses that answers.
 struct Attempt {
     target: Arc<Target>,
+    backend: Backend,
     /// The next one is last.
     left: Vec<SocketAddr>,
     done: Box<dyn FnOnce(io::Result<TcpStream>) + Send>,
 }
 
 impl Attempt {
-    fn next(mut self, backend: &Backend, error: io::Error) {
+    fn next(mut self, error: io::Error) {
         let Some(addr) = self.left.pop() else { return (self.done)(Err(error)) };
         match begin(addr) {
-            Ok(tcp) => self.look(backend.clone(), tcp, addr, Instant::now(), LOOK[0]),
-            Err(error) => self.failed(&backend.clone(), addr, error),
+            Ok(tcp) => self.look(tcp, addr, Instant::now(), Duration::from_millis(1)),
+            Err(error) => self.failed(addr, error),
         }
     }
 
     /// A backend tells of data and of ends, and of neither when a connection is made. To this machine it is at once; to others
     /// we look again soon.
-    fn look(self, backend: Backend, tcp: TcpStream, addr: SocketAddr, begin: Instant, again: Duration) {
+    fn look(self, tcp: TcpStream, addr: SocketAddr, begin: Instant, again: Duration) {
         if tcp.peer_addr().is_ok() {
             return (self.done)(Ok(tcp));
         }
         match tcp.take_error() {
-            Ok(Some(error)) | Err(error) => self.failed(&backend, addr, error),
+            Ok(Some(error)) | Err(error) => self.failed(addr, error),
             Ok(None) if begin.elapsed() >= self.target.timeout => {
                 let text = format!("no answer for {:?}", self.target.timeout);
-                self.failed(&backend, addr, io::Error::new(io::ErrorKind::TimedOut, text));
+                self.failed(addr, io::Error::new(io::ErrorKind::TimedOut, text));
             }
             Ok(None) => {
-                let next = backend.clone();
-                backend.call_out(again, move || self.look(next, tcp, addr, begin, LOOK[1].min(again * 2)));
+                let backend = self.backend.clone();
+                backend.call_out(again, move || self.look(tcp, addr, begin, Duration::from_millis(16).min(again * 2)));
             }
         }
     }
 
-    fn failed(self, backend: &Backend, addr: SocketAddr, error: io::Error) {
+    fn failed(self, addr: SocketAddr, error: io::Error) {
         self.target.failed(addr, &error);
-        self.next(backend, io::Error::new(error.kind(), format!("{addr}: {error}")));
+        self.next(io::Error::new(error.kind(), format!("{addr}: {error}")));
     }
 }
 

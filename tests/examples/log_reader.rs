@@ -68,7 +68,7 @@ fn no_server_ends_and_no_client_loses_its_answer_when_nobody_reads_the_log() {
     serves_on("keep_alive", &pair, request);
     serves_on("http_redirect", &pair, request);
     let target = echo_target("127.0.0.1:0").expect("bind").to_string();
-    serves_on("terminator", &[&[&*target, "--stats", "1"], &pair[..]].concat(), "hello\n");
+    serves_on("terminator", &[&[&*target], &pair[..]].concat(), "hello\n");
     let (_behind, port) = start("echo_server", &pair);
     serves_on("proxy", &[&[&*format!("localhost:{port}"), "--ca", &files.ca], &pair[..]].concat(), "hello\n");
 }

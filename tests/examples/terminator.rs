@@ -55,7 +55,7 @@ fn port_of(tool: &Tool) -> u16 {
 }
 
 fn start(files: &Files, target: &str, args: &[&str]) -> (Tool, u16) {
-    let tool = Tool::example("terminator").args(&["127.0.0.1:0", target, "--stats", "0"]);
+    let tool = Tool::example("terminator").args(&["127.0.0.1:0", target]);
     let tool = tool.args(&["--cert", &files.chain, "--key", &files.key]).args(args).open();
     let port = port_of(&tool);
     (tool, port)
@@ -127,6 +127,60 @@ fn terminator_passes_a_cut_on_as_a_cut_and_an_end_as_an_end() {
     let mut got = String::new();
     (&ends).read_to_string(&mut got).expect("an end");
     assert_eq!(got, "answer");
+}
+
+/// Writes until nothing more is taken. Returns how much was.
+fn fill(mut from: impl Write) -> usize {
+    let chunk = [b'x'; 1 << 16];
+    let mut taken = 0;
+    loop {
+        match from.write(&chunk) {
+            Ok(n) => taken += n,
+            Err(e) if matches!(e.kind(), ErrorKind::WouldBlock | ErrorKind::TimedOut) => return taken,
+            Err(e) => panic!("{e}"),
+        }
+        assert!(taken < 256 << 20, "who does not read is sent as much as anybody likes");
+    }
+}
+
+#[test]
+fn terminator_does_not_read_what_it_cannot_pass_on_and_loses_nothing_of_it() {
+    let files = Files::new();
+    let (target, connections) = target();
+    let (_tool, port) = start(&files, &target, &["--loops", "1"]);
+    let file = client(port);
+    let plain = accept(&connections);
+    let patience = Some(Duration::from_millis(200));
+    plain.set_write_timeout(patience).expect("time-out");
+    let up = |end: bool| {
+        file.set_write_timeout(patience).expect("time-out");
+        let sent = fill(&file);
+        file.set_write_timeout(Some(LONG)).expect("time-out");
+        // What it has taken and not sent goes with the next call.
+        let got = thread::scope(|scope| {
+            let reader = scope.spawn(|| io::copy(&mut (&plain).take(sent as u64), &mut io::sink()));
+            (&file).flush().expect("flush");
+            if end {
+                file.shutdown(std::net::Shutdown::Write).expect("shutdown");
+            }
+            reader.join().expect("no panic").expect("read")
+        });
+        assert_eq!(got, sent as u64);
+    };
+    let down = || {
+        let sent = fill(&plain);
+        assert_eq!(io::copy(&mut (&file).take(sent as u64), &mut io::sink()).expect("read"), sent as u64);
+    };
+    up(false);
+    down();
+    up(false);
+    down();
+    // The ends behind it.
+    up(true);
+    assert_eq!((&plain).read(&mut [0]).expect("an end"), 0);
+    let sent = fill(&plain);
+    plain.shutdown(std::net::Shutdown::Write).expect("shutdown");
+    assert_eq!(io::copy(&mut &file, &mut io::sink()).expect("an end"), sent as u64);
 }
 
 #[test]

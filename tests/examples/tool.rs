@@ -5,7 +5,7 @@ use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc;
 use std::sync::{Arc, Condvar, Mutex};
 use std::thread;
@@ -92,8 +92,16 @@ impl Tool {
             }
         };
         let (stdout, stderr) = (self.stdout.all(), self.stderr.all());
-        Ended { code: status.code().unwrap_or(BY_SIGNAL), stdout, stderr }
+        Ended { code: code(status), stdout, stderr }
     }
+}
+
+fn code(status: ExitStatus) -> i32 {
+    #[cfg(unix)]
+    if let Some(signal) = std::os::unix::process::ExitStatusExt::signal(&status) {
+        return -signal;
+    }
+    status.code().expect("an exit code")
 }
 
 impl Drop for Tool {
@@ -181,11 +189,9 @@ impl Gathered {
     }
 }
 
-/// In place of an exit code.
-pub const BY_SIGNAL: i32 = -1;
-
 /// How a process ended.
 pub struct Ended {
+    /// Below zero: by this signal.
     pub code: i32,
     pub stdout: Vec<u8>,
     pub stderr: Vec<u8>,

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::thread;
 
 use crate::common::{engines, pattern};
-use crate::tool::{Files, Tool, BY_SIGNAL};
+use crate::tool::{Files, Tool};
 use crate::{sslcat, tool_alone};
 
 fn place(files: &Files, name: &str) -> (PathBuf, String) {
@@ -97,7 +97,7 @@ fn takes_its_own_file_with_it_at_every_end() {
             server.stderr.wait_for("listening on ");
             assert!(path.exists());
             signal(&server, end);
-            assert_eq!(server.end().code, BY_SIGNAL);
+            assert!(server.end().code < 0, "by the signal");
             assert!(!path.exists(), "{end:?} {keep:?}");
         }
     }
@@ -116,7 +116,7 @@ fn a_file_that_is_not_its_own_stays() {
     fs::remove_file(&path).unwrap();
     let other = UnixListener::bind(&path).unwrap();
     signal(&server, Signal::TERM);
-    assert_eq!(server.end().code, BY_SIGNAL);
+    assert!(server.end().code < 0, "by the signal");
     UnixStream::connect(&path).unwrap();
 
     // One in use.
@@ -157,6 +157,6 @@ fn signals_that_were_ignored_stay_so() {
     assert_eq!(tool_alone().args(&args).feed(b"alive").end().code, 0);
     server.stdout.wait_for("alive");
     signal(&server, Signal::TERM);
-    assert_eq!(server.end().code, BY_SIGNAL);
+    assert!(server.end().code < 0, "by the signal");
     assert!(!path.exists());
 }
