@@ -96,6 +96,7 @@ impl Pair {
     }
 
     fn begin(gate: &Arc<Gate>, client: SslFile, tcp: TcpStream, ends: Ends) -> io::Result<()> {
+        tcp.set_nodelay(true).and(client.set_nodelay(true))?;
         let upstream = PlainFile::new(tcp);
         if let Some(version) = &gate.send_proxy {
             upstream.send(&ends.header(version, &client)?)?;
@@ -135,8 +136,7 @@ impl Pair {
             return self.cut();
         };
         let pair = self.clone();
-        let alarm = backend.call_out(left, move || pair.watch());
-        *self.alarm.lock() = Some(alarm);
+        *self.alarm.lock() = Some(backend.call_out(left, move || pair.watch()));
     }
 }
 
