@@ -7,8 +7,6 @@ use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, SystemTime};
 
-type Job = Box<dyn FnOnce() + Send>;
-
 pub fn info(text: impl Display) {
     write("INFO ", text, io::stdout());
 }
@@ -43,9 +41,9 @@ fn write(level: &str, text: impl Display, mut to: impl Write + Send + 'static) {
 }
 
 fn queue(job: impl FnOnce() + Send + 'static) {
-    static JOBS: LazyLock<SyncSender<Job>> = LazyLock::new(|| {
+    static JOBS: LazyLock<SyncSender<Box<dyn FnOnce() + Send>>> = LazyLock::new(|| {
         // Lines that wait for their reader. What comes beyond is lost.
-        let (jobs, waiting) = sync_channel::<Job>(1024);
+        let (jobs, waiting) = sync_channel::<Box<dyn FnOnce() + Send>>(1024);
         thread::spawn(move || waiting.iter().for_each(|job| job()));
         jobs
     });

@@ -73,6 +73,9 @@ struct Args {
     /// Event loops [default: one per core].
     #[arg(long, value_name = "NUMBER")]
     loops: Option<NonZeroUsize>,
+    /// Seconds between two lines of statistics; 0: none.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    stats: u64,
     /// Seconds that connections are given after SIGTERM or SIGINT. A second signal ends at once.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     grace: u64,
@@ -105,7 +108,7 @@ fn run(args: &Args) -> io::Result<()> {
 
     // What is being accepted, what is being sent: all are in there.
     let is_over = |until| backends.iter().all(Backend::is_empty) && front.is_finished() || Instant::now() >= until;
-    let mut until = None;
+    let (mut until, mut told) = (None, Instant::now());
     while !until.is_some_and(is_over) {
         thread::sleep(Duration::from_millis(50));
         for signal in signals.pending() {
@@ -121,6 +124,10 @@ fn run(args: &Args) -> io::Result<()> {
                 }
                 (_, Some(_)) => until = Some(Instant::now()),
             }
+        }
+        if args.stats > 0 && told.elapsed().as_secs() >= args.stats {
+            log::info(gate.stats.line());
+            told = Instant::now();
         }
         // Its clients would hang, and half of the others not be served. Whoever started us can do that again.
         if let Some(ended) = threads.iter().position(JoinHandle::is_finished) {

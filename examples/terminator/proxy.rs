@@ -6,9 +6,6 @@ use std::net::{IpAddr, SocketAddr};
 use proxy_header::{Error, ParseConfig, ProxiedAddress, ProxyHeader, Tlv};
 use sslfile::SslFile;
 
-/// Of a header, with all that version 2 may tell.
-const LONGEST: usize = 4096;
-
 /// Who speaks with whom.
 #[derive(Clone, Copy)]
 pub struct Ends {
@@ -43,11 +40,11 @@ impl Ends {
     pub fn read(bytes: &[u8]) -> Result<Option<(usize, Option<Ends>)>, &'static str> {
         match ProxyHeader::parse(bytes, ParseConfig::default()) {
             Ok((header, length)) => {
-                let ends =
-                    header.proxied_address().map(|known| Ends { client: known.source, server: known.destination });
-                Ok(Some((length, ends)))
+                let known = header.proxied_address();
+                Ok(Some((length, known.map(|known| Ends { client: known.source, server: known.destination }))))
             }
-            Err(Error::BufferTooShort) if bytes.len() < LONGEST => Ok(None),
+            // With all that version 2 may tell it is no longer.
+            Err(Error::BufferTooShort) if bytes.len() < 4096 => Ok(None),
             Err(_) => Err("no PROXY header, or a bad one"),
         }
     }

@@ -96,10 +96,7 @@ impl Attempt {
         }
         match tcp.take_error() {
             Ok(Some(error)) | Err(error) => self.failed(addr, error),
-            Ok(None) if begin.elapsed() >= self.target.timeout => {
-                let text = format!("no answer for {:?}", self.target.timeout);
-                self.failed(addr, io::Error::new(io::ErrorKind::TimedOut, text));
-            }
+            Ok(None) if begin.elapsed() >= self.target.timeout => self.failed(addr, io::ErrorKind::TimedOut.into()),
             Ok(None) => {
                 let backend = self.backend.clone();
                 backend.call_out(again, move || self.look(tcp, addr, begin, Duration::from_millis(16).min(again * 2)));
