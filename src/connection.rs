@@ -638,7 +638,7 @@ impl Connection {
 
     /// For others of this context, its own, to resume.
     pub(crate) fn resumable(&mut self, context: Context) -> Resume {
-        Resume { context, role: self.role, session: self.session.resumable(&mut self.wire) }
+        Resume::Of { context, role: self.role, session: self.session.resumable(&mut self.wire) }
     }
 
     /// Ends the connection with an error of ours; what was decrypted can still be read.

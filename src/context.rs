@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use zeroize::Zeroizing;
 
 use crate::alert::Alert;
 use crate::certificate::{self, Certificate};
@@ -116,7 +117,7 @@ impl Context {
             return Err(no_version(all));
         }
         let resume = resume.map(|resume| resume.check(self, role)).transpose()?;
-        self.inner.library.open(role, server_name, versions, resume)
+        self.inner.library.open(role, server_name, versions, resume.as_ref())
     }
 
     pub(crate) fn lenient_eof(&self) -> bool {
@@ -133,29 +134,42 @@ impl Context {
     }
 }
 
-/// One connection's session, for others to resume.
-#[derive(Clone, Debug)]
-pub(crate) struct Resume {
-    pub context: Context,
-    pub role: Role,
-    /// `None`: the engine has none to give.
-    pub session: Option<Resumable>,
+/// A session to resume.
+#[derive(Clone)]
+pub(crate) enum Resume {
+    /// One connection's, as it is when it is resumed. `None`: the engine has none to give.
+    Of { context: Context, role: Role, session: Option<Resumable> },
+    /// One that was kept as bytes.
+    Kept(Zeroizing<Vec<u8>>),
 }
 
 // A user's code neither runs in it nor sees it.
 impl std::panic::UnwindSafe for Resume {}
 impl std::panic::RefUnwindSafe for Resume {}
 
+impl fmt::Debug for Resume {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Resume")
+    }
+}
+
 impl Resume {
     /// The session, for a connection in this role.
-    fn check(&self, context: &Context, role: Role) -> Result<&Resumable, Error> {
-        if (self.role, role) != (Role::Client, Role::Client) {
+    fn check(&self, context: &Context, role: Role) -> Result<Resumable, Error> {
+        let is_client = role == Role::Client && matches!(self, Resume::Kept(_) | Resume::Of { role: Role::Client, .. });
+        if !is_client {
             return Err(Error::invalid_input("resume is for clients, with the session of a client"));
         }
-        if !Arc::ptr_eq(&self.context.inner, &context.inner) {
-            return Err(Error::invalid_input("resume takes a connection of the same context"));
+        match self {
+            Resume::Of { context: other, .. } if !Arc::ptr_eq(&other.inner, &context.inner) => {
+                Err(Error::invalid_input("resume takes a connection of the same context"))
+            }
+            Resume::Of { session, .. } => session.clone().ok_or_else(|| context.engine().cannot("resume")),
+            Resume::Kept(kept) => {
+                let session = context.inner.library.resumable_from(kept);
+                session.unwrap_or_else(|| Err(context.engine().cannot("session")))
+            }
         }
-        self.session.as_ref().ok_or_else(|| context.engine().cannot("resume"))
     }
 }
 

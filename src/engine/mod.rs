@@ -162,6 +162,11 @@ pub(crate) trait Library: Send + Sync {
         versions: Bounds,
         resume: Option<&Resumable>,
     ) -> Result<Box<dyn Session>, Error>;
+
+    /// What `Session::kept` has given, for `open`. `None`: the library can't.
+    fn resumable_from(&self, _kept: &[u8]) -> Option<Result<Resumable, Error>> {
+        None
+    }
 }
 
 /// What others may resume of one client's connection, as it is when they do: of a type of the library's own.
@@ -197,6 +202,10 @@ pub(crate) trait Session: Send {
     fn close(&mut self, wire: &mut Wire) -> Result<(), Stop>;
     /// For others of the same library to resume. `None` on a server, and where the library can't.
     fn resumable(&mut self, _wire: &mut Wire) -> Option<Resumable> {
+        None
+    }
+    /// The same as bytes, for any process. `None` where there is none yet, too.
+    fn kept(&self) -> Option<Vec<u8>> {
         None
     }
     /// Bytes of the current record that are decrypted and not yet read.

@@ -352,6 +352,31 @@ impl<S: Stream> SslFile<S> {
         core.machine.tls.session().is_resumed().filter(|_| core.machine.tls.is_handshake_done())
     }
 
+    /// A client's session as bytes, for [`SslOptions::session`] in this process or another. They are as secret as the connection:
+    /// who has them can read it, if somebody has recorded it without forward secrecy, and be the client or the server of the next.
+    ///
+    /// `None` on a server, before there is one that can be resumed (in TLS 1.3 it comes behind the handshake, with the first
+    /// read), when the connection has failed, and with engines other than [`Engine::OpenSsl`](crate::Engine::OpenSsl).
+    ///
+    /// ```no_run
+    /// use sslfile::{Context, SslFile};
+    /// use std::io::{Read, Write};
+    /// # fn main() -> std::io::Result<()> {
+    /// let context = Context::client()?;
+    /// let first = SslFile::options().connect("example.com:443", &context)?;
+    /// (&first).write_all(b"HEAD / HTTP/1.0\r\n\r\n")?;
+    /// (&first).read_to_end(&mut Vec::new())?;
+    /// if let Some(session) = first.session() {
+    ///     let second = SslFile::options().session(&session).connect("example.com:443", &context)?;
+    ///     println!("resumed: {:?}", second.is_resumed());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn session(&self) -> Option<Vec<u8>> {
+        self.shared().ask().machine.tls.session().kept()
+    }
+
     /// Whether the connection's keys are bound to its handshake by the extended master secret (RFC 7627), as they always are in TLS
     /// 1.3 (RFC 8446, appendix D). Where they are not, a server that a client trusts can give another connection the same
     /// keys, and what is [exported](SslFile::export_keying_material) names neither. `None` before the handshake is done, and with

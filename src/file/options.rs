@@ -243,6 +243,20 @@ impl SslOptions {
         self
     }
 
+    /// Has a client resume a session that [`SslFile::session`] has given, in this process or another. Instead of
+    /// [`resume`](SslOptions::resume); the last one of the two counts. If the server does not take it there is a full handshake
+    /// ([`is_resumed`](SslFile::is_resumed) says which).
+    ///
+    /// **Whoever can change these bytes decides who is trusted**: where a session is resumed neither certificate nor name is
+    /// looked at again. Keep them as you would a private key. A ticket of TLS 1.3 should be used once (RFC 8446, appendix C.4).
+    ///
+    /// Opening fails with `InvalidInput` for a server and for bytes that are no session, and with `Unsupported` but with
+    /// [`Engine::OpenSsl`](crate::Engine::OpenSsl), whose form it is (`openssl sess_id -inform DER` shows it).
+    pub fn session(mut self, kept: &[u8]) -> Self {
+        self.resume = Some(Resume::Kept(kept.to_vec().into()));
+        self
+    }
+
     /// The peer's address, where it is known better than the stream may know it.
     pub(crate) fn peer(mut self, addr: SocketAddr) -> Self {
         self.peer = Some(addr);

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use sslfile::{Certificate, CertificateInfo, SslFile, SubjectAltName};
 
-use crate::{date, pin};
+use crate::{date, pem, pin};
 
 /// As they came, the peer's own first; as many as the library shows.
 pub fn of(file: &SslFile) -> Vec<Certificate> {
@@ -81,9 +81,5 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 pub fn pem(certificate: &Certificate) -> String {
-    let mut text = "-----BEGIN CERTIFICATE-----\n".to_string();
-    for line in certificate.to_der().chunks(48) {
-        text += &(pin::to_base64(line) + "\n");
-    }
-    text + "-----END CERTIFICATE-----\n"
+    pem::encode("CERTIFICATE", &certificate.to_der())
 }

@@ -9,7 +9,7 @@ use sslfile::{Certificate, Error, SslFile};
 use crate::args::Args;
 use crate::exit::{self, Failure};
 use crate::report::{self, Report};
-use crate::{chain, connect, date, ocsp};
+use crate::{chain, connect, date, ocsp, session};
 
 pub fn run(args: &Args) -> Result<(), Failure> {
     let opened = connect::connect(args);
@@ -17,6 +17,9 @@ pub fn run(args: &Args) -> Result<(), Failure> {
         Ok(file) => expiry(args, file).and_then(|()| ocsp::check(args, file)).and_then(|()| last_word(args, file)),
         Err(_) => Ok(()),
     };
+    if let Ok(file) = &opened {
+        session::keep(args, file);
+    }
     let report = match &opened {
         Ok(file) => Report::of(args, file),
         Err(failure) => Report::of_failure(args, failure),

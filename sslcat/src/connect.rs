@@ -10,7 +10,7 @@ use crate::address::host_and_port;
 use crate::args::Args;
 use crate::dial::dial;
 use crate::exit::{self, Failure};
-use crate::{identity, proxy, settings, starttls, tell, unix_socket};
+use crate::{identity, proxy, session, settings, starttls, tell, unix_socket};
 
 pub fn connect(args: &Args) -> Result<SslFile, Failure> {
     let (host, port) = host_and_port(args)?;
@@ -32,7 +32,7 @@ pub fn connect(args: &Args) -> Result<SslFile, Failure> {
 
     let (tcp, already_read) = reach(args, &host, port)?;
     let address = tcp.peer_addr().ok().map(|addr| addr.to_string());
-    SslFile::options()
+    session::offer(args, &context, SslFile::options())?
         .client(settings::server_name(args, name))
         .handshake_timeout(Some(args.connection.patience()))
         .already_read(already_read)

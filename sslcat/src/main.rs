@@ -29,12 +29,14 @@ mod manual;
 mod name;
 mod ocsp;
 mod password;
+mod pem;
 mod pin;
 mod progress;
 mod proxy;
 mod report;
 mod scan;
 mod services;
+mod session;
 mod settings;
 mod starttls;
 #[cfg(all(unix, feature = "line-editing"))]
@@ -98,10 +100,12 @@ fn run(args: &'static Args) -> Result<(), Failure> {
     let demanded = if args.certificates.ocsp { ocsp::check(args, &file) } else { Ok(()) };
     report::negotiated(args, &file, demanded.as_ref().err());
     demanded?;
-    match &args.listening.exec {
+    let done = match &args.listening.exec {
         Some(command) => exec::converse(args, &file, command),
         None => transfer::converse(args, &file),
-    }
+    };
+    session::keep(args, &file);
+    done
 }
 
 /// On stderr. Who asks for it with `2>&-` may do without.

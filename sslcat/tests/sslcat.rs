@@ -39,6 +39,8 @@ mod server;
 #[cfg(unix)]
 #[path = "sslcat/servers.rs"]
 mod servers;
+#[path = "sslcat/session.rs"]
+mod session;
 #[path = "sslcat/starttls.rs"]
 mod starttls;
 #[cfg(all(unix, feature = "line-editing"))]

@@ -1,6 +1,6 @@
 //! What each engine can be told, in which role.
 
-use std::io;
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use sslfile::{
 use crate::authority::Authority;
 use crate::common::{
     bare, ca, certs, client_builder, client_context, engines, server_builder, server_context, tcp_pair, test_in_child,
-    until_ready, within, Pair, ECDSA_KEY, LONG, NAME,
+    tls_pair, until_ready, within, Pair, ECDSA_KEY, LONG, NAME,
 };
 use crate::table::{can, table, word};
 
@@ -119,8 +119,19 @@ fn set_file(name: &str, options: SslOptions, backend: &Backend, context: &Contex
             let other = SslFile::options().client(NAME).handshake(Handshake::Lazy);
             options.resume(&other.open(tcp_pair().0, context).expect("a client"))
         }
+        "session" => options.session(&kept_session()),
         other => panic!("a line that no test knows: {other:?}"),
     }
+}
+
+fn kept_session() -> Vec<u8> {
+    if !engines().contains(&Engine::OpenSsl) {
+        return Vec::new();
+    }
+    let (client, server) = tls_pair(Engine::OpenSsl);
+    (&server).write_all(b"x").expect("write");
+    (&client).read_exact(&mut [0]).expect("read");
+    client.session().expect("it has come")
 }
 
 /// A handshake with a peer that has none of our code.
@@ -215,8 +226,8 @@ fn each_setting_of_a_file_is_honoured_or_refused_as_the_table_says() {
             for (names, cells) in table("setting of a file") {
                 for name in names {
                     for role in ROLES {
-                        // Between clients only.
-                        if name == "resume" && role == Role::Server {
+                        // For clients only.
+                        if matches!(&*name, "resume" | "session") && role == Role::Server {
                             continue;
                         }
                         let context = match role {

@@ -340,3 +340,55 @@ fn a_context_of_openssl_made_elsewhere_resumes() {
         }
     }
 }
+
+/// Servers of every engine; a client in a process of its own would see no difference: what it is given are bytes.
+#[test]
+fn a_session_that_was_kept_as_bytes_is_resumed() {
+    for server in able().filter(|_| engines().contains(&Engine::OpenSsl)) {
+        for version in VERSIONS {
+            let what = format!("{server:?}, {version}");
+            let theirs = at(version, server_builder(server)).build().expect("server");
+            let client = || client_builder(Engine::OpenSsl).build().expect("client");
+            let first = talk(named(), &client(), &theirs);
+            let [client_end, server_end] = &first;
+            assert_eq!(server_end.session(), None, "{what}");
+            let kept = client_end.session().unwrap_or_else(|| panic!("{what}: no session"));
+            drop(first);
+            assert_resumed(&named().session(&kept), &client(), &theirs, true, &what);
+            // For a server that knows nothing of it there is a full handshake.
+            let other = at(version, server_builder(server)).build().expect("server");
+            assert_resumed(&named().session(&kept), &client(), &other, false, &what);
+        }
+    }
+}
+
+#[test]
+fn bytes_that_are_no_session_are_refused_and_so_are_servers_and_other_engines() {
+    for engine in engines() {
+        let context = client_context(engine);
+        let refused = |options: SslOptions| options.open(tcp_pair().0, &context).expect_err("refused").into();
+        let error: io::Error = refused(named().session(b"no session"));
+        match engine {
+            Engine::OpenSsl => assert_eq!(error.kind(), Io::InvalidInput, "{error}"),
+            _ => assert_unsupported(&error, "session", engine),
+        }
+        let options = SslFile::options().server().session(b"");
+        let theirs = server_builder(engine).build().expect("server");
+        let error: io::Error = options.open(tcp_pair().0, &theirs).expect_err("refused").into();
+        assert_eq!(error.kind(), Io::InvalidInput, "{engine:?}: {error}");
+    }
+}
+
+#[test]
+fn a_connection_that_is_not_open_yet_or_has_failed_keeps_no_session() {
+    for engine in able() {
+        let lazy = named().handshake(Handshake::Lazy).open(tcp_pair().0, &client_context(engine)).expect("client");
+        assert_eq!(lazy.session(), None);
+        let [client, server] = talk(named(), &client_context(engine), &server_builder(engine).build().expect("server"));
+        assert_eq!(client.session().is_some(), engine == Engine::OpenSsl);
+        // Not TLS, behind the back of its end.
+        { server.get_ref() }.write_all(b"this is no record at all").expect("write");
+        let _ = { &client }.read(&mut [0]);
+        assert_eq!(client.session(), None, "{engine:?}");
+    }
+}

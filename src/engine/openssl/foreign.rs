@@ -78,6 +78,10 @@ impl Library for Made {
         let (ssl, client) = bounded.map_err(|e| setup_error("OpenSSL", e))?;
         OpenSslSession::open(ssl, role, server_name, true, client)
     }
+
+    fn resumable_from(&self, kept: &[u8]) -> Option<Result<Resumable, Error>> {
+        Some(Client::resumable_from(kept))
+    }
 }
 
 fn client(context: &SslContext, server_name: &str) -> Result<Ssl, ErrorStack> {

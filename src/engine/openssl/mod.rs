@@ -273,6 +273,10 @@ impl Library for OpenSsl {
         let (ssl, client) = made.map_err(|e| setup_error("OpenSSL", e))?;
         OpenSslSession::open(ssl, role, server_name, !self.settings.accept_invalid_certs, client)
     }
+
+    fn resumable_from(&self, kept: &[u8]) -> Option<Result<Resumable, Error>> {
+        Some(Client::resumable_from(kept))
+    }
 }
 
 impl OpenSsl {

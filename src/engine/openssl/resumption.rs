@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::engine::sessions::Sessions;
 use crate::engine::Resumable;
+use crate::error::Error;
 use crate::settings::Settings;
 
 /// What a context's clients remember of servers.
@@ -70,6 +71,23 @@ impl Client {
         Ok(Client::default())
     }
 
+    /// A session that was kept as bytes, in the form of OpenSSL's own (`i2d_SSL_SESSION`).
+    pub fn resumable_from(kept: &[u8]) -> Result<Resumable, Error> {
+        let session = SslSession::from_der(kept).map_err(|_| Error::invalid_input("session: these bytes are none"))?;
+        Ok(Arc::new(Shared(Mutex::new(Some(session)))))
+    }
+
+    /// The connection's session as such bytes, if it has one that can be resumed.
+    pub fn kept(&self, ssl: &SslRef) -> Option<Vec<u8>> {
+        self.session(ssl)?.to_der().ok()
+    }
+
+    /// In TLS 1.3 there is no id before the server has sent a ticket.
+    fn session<'a>(&self, ssl: &'a SslRef) -> Option<&'a SslSessionRef> {
+        let may_be_resumed = !self.failed && ssl.is_init_finished();
+        ssl.session().filter(|session| may_be_resumed && !session.id().is_empty())
+    }
+
     /// The handshake is done.
     pub fn shaken(&mut self, ssl: &SslRef) {
         let Some((store, offered)) = self.offered.take() else { return };
@@ -99,11 +117,7 @@ impl Client {
 
     #[cold]
     fn renew(&self, shared: &Shared, ssl: &SslRef) {
-        if self.failed || !ssl.is_init_finished() {
-            return;
-        }
-        // In TLS 1.3 there is no id before the server has sent a ticket.
-        let Some(session) = ssl.session().filter(|session| !session.id().is_empty()) else { return };
+        let Some(session) = self.session(ssl) else { return };
         let mut shared = shared.0.lock();
         if shared.as_ref().is_none_or(|shared| shared.id() != session.id()) {
             *shared = copy(session).ok();
@@ -128,7 +142,8 @@ fn copy(session: &SslSessionRef) -> Result<SslSession, ErrorStack> {
 fn offer(ssl: &mut Ssl, session: &SslSessionRef) -> Result<(), ErrorStack> {
     // SAFETY: the session must come from the context that `ssl` was made from. It does: a `Store` belongs to one client
     // context, is filled from that context's connections alone, and serves these; and `Context` has seen to it that who
-    // resumes another's session is of the same context, which has one client context of OpenSSL's.
+    // resumes another's session is of the same context, which has one client context of OpenSSL's. What was read from bytes is of
+    // no context, and `s_client -sess_in` offers it so.
     unsafe { ssl.set_session(session) }
 }
 

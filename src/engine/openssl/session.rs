@@ -187,6 +187,15 @@ impl Session for OpenSslSession {
         (!ssl.is_server()).then(|| self.client.share(ssl))
     }
 
+    fn kept(&self) -> Option<Vec<u8>> {
+        let ssl = self.stream.ssl();
+        if ssl.is_server() {
+            None
+        } else {
+            self.client.kept(ssl)
+        }
+    }
+
     fn version(&self) -> Option<Version> {
         Some(match self.stream.ssl().version2()? {
             SslVersion::TLS1 => Version::Tls1_0,

@@ -1,3 +1,5 @@
+use std::path::PathBuf;
+
 use clap::builder::NonEmptyStringValueParser;
 use clap::ValueEnum;
 use sslfile::Version;
@@ -34,6 +36,10 @@ pub struct Tls {
     /// Groups for the key exchange, the best first: x25519:secp256r1.
     #[arg(long, value_name = "NAME:...")]
     pub groups: Option<String>,
+    /// Resume the session in this file, and put what can be resumed of the new one into it. It is as secret as a key, and good
+    /// for the same server and the same options about its certificate only. For OpenSSL.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["listen", "scan"])]
+    pub session: Option<PathBuf>,
     /// The TLS library.
     #[arg(long)]
     pub engine: Option<Library>,
