@@ -43,6 +43,8 @@ impl Tool {
 
     /// Starts it, with its stdin open if that is a pipe.
     pub fn open(mut self) -> Tool {
+        #[cfg(unix)]
+        end_by_signals();
         let mut child = self.command.spawn().expect("start the program");
         if self.discard_stdout {
             child.stdout.take();
@@ -102,6 +104,21 @@ fn code(status: ExitStatus) -> i32 {
         return -signal;
     }
     status.code().expect("an exit code")
+}
+
+/// Who started the tests may ignore signals, as shells do for what they run in the background, and a child would inherit that. What
+/// is not ignored here, is not there.
+#[cfg(unix)]
+fn end_by_signals() {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM};
+    use std::sync::atomic::AtomicBool;
+    static ONCE: std::sync::Once = std::sync::Once::new();
+    ONCE.call_once(|| {
+        for signal in [SIGHUP, SIGINT, SIGQUIT, SIGTERM] {
+            let as_by_default = Arc::new(AtomicBool::new(true));
+            signal_hook::flag::register_conditional_default(signal, as_by_default).expect("a handler");
+        }
+    });
 }
 
 impl Drop for Tool {

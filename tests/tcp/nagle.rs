@@ -42,18 +42,18 @@ fn time_of_first_answer(net: &Net, has_question: bool) -> Duration {
     times[CONNECTIONS / 2]
 }
 
+/// A machine that is busy may take as long for a while; who waits for an acknowledgement always does.
+fn check(net: &Net, has_question: bool) {
+    let times = [(); 3].map(|()| time_of_first_answer(net, has_question));
+    assert!(times.iter().any(|time| *time < SOON), "{:?}: {times:?}", net.engine);
+}
+
 #[test]
 fn no_first_answer_waits_for_what_tls_says_by_itself() {
-    each(|net| {
-        let time = time_of_first_answer(net, true);
-        assert!(time < SOON, "{:?}: {time:?}", net.engine);
-    });
+    each(|net| check(net, true));
 }
 
 #[test]
 fn no_greeting_waits_for_what_tls_says_by_itself() {
-    each(|net| {
-        let time = time_of_first_answer(net, false);
-        assert!(time < SOON, "{:?}: {time:?}", net.engine);
-    });
+    each(|net| check(net, false));
 }
