@@ -5,7 +5,6 @@ use std::time::Instant;
 use super::super::tests::{fill, tcp_pair, LONG};
 use super::super::SLICE;
 use super::*;
-use crate::machine::Going;
 
 #[test]
 fn nothing_of_a_socket_waits_but_a_bounded_receive() {
@@ -73,6 +72,7 @@ mod linux {
 
     use super::super::super::{wait, Doorbell, Ready, Woken};
     use super::*;
+    use crate::machine::Going;
 
     #[test]
     fn a_last_send_goes_with_the_half_close_and_another_at_once() {
