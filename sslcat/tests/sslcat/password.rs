@@ -92,7 +92,10 @@ fn a_password_comes_from_a_file_or_the_environment() {
                 let ended = tool.feed(b"").end();
                 assert_eq!(ended.code, code, "{engine:?} {form} {source:?}: {ended:?}");
                 assert!(!ended.stderr().contains(PASSWORD), "{ended:?}");
-                assert!(code == 0 || ended.stderr().contains("assword"), "{engine:?} {form} {source:?}: {ended:?}");
+                // Once in 256 times a wrong password fits what is in no way checked; what comes out is then no key.
+                let told = ["assword", "the key's encryption cannot be read"];
+                let is_told = told.iter().any(|told| ended.stderr().contains(told));
+                assert!(code == 0 || is_told, "{engine:?} {form} {source:?}: {ended:?}");
                 if code == 0 {
                     assert!(server.join(), "{engine:?} {form} {source:?}");
                 }
