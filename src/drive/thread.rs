@@ -158,7 +158,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
                     received += 1;
                     (dry, known) = (never && gives_all && received >= call.most_receives(), false);
                 }
-                Performed::Some | Performed::Again => {}
+                Performed::Some => {}
+                Performed::Again => call.try_again(),
                 Performed::Dry => (dry, has_waited) = (true, true),
                 Performed::Full => {}
                 Performed::Passing(e) => return T::accepted(self.machine.abandon(call)).ok_or(e),

@@ -38,6 +38,8 @@ pub(crate) struct Call {
     /// Time is over, the call's own or the connection's, and since when it knows: it tries once more, and does not wait. Behind that
     /// time acts, as far as it had passed then.
     hasty: Option<Instant>,
+    /// How often it has been polled since.
+    tries: u8,
     /// The driver has tried all that can be tried without waiting.
     pub exhausted: bool,
     interrupts: u64,
@@ -120,6 +122,10 @@ impl Stir {
     }
 }
 
+/// A stream that takes all, or gives without end, does not stretch a call whose time is over: what had come in time, the end behind
+/// it, and what had room in time.
+const MOST_TRIES: u8 = 4;
+
 impl Call {
     /// What it may receive without waiting. The second time finds the end behind what there was the first time: who is told of
     /// changes only is not told of it again. What an end throws away can be more than is received at a time.
@@ -128,6 +134,11 @@ impl Call {
             Kind::Close | Kind::CloseClean if !self.is_hasty() => 16,
             _ => 2,
         }
+    }
+
+    /// A signal has come instead of what was tried.
+    pub fn try_again(&mut self) {
+        self.tries = self.tries.saturating_sub(1);
     }
 
     #[inline]
@@ -161,6 +172,7 @@ impl Machine {
             timeout,
             wraps,
             hasty: None,
+            tries: 0,
             exhausted: false,
             interrupts: self.interrupts,
             waits: false,
@@ -200,6 +212,14 @@ impl Machine {
             Patience::Until(own) => own,
             Patience::Never => None,
         };
+        // Then the connection's time has acted in this poll, and the call may go on.
+        let has_tried = call.has_tried_since().is_some();
+        if call.is_hasty() && !has_tried {
+            call.tries += 1;
+            call.exhausted |= call.tries == MOST_TRIES;
+            // What is left is for what has come.
+            waits.writable &= call.tries < MOST_TRIES / 2;
+        }
         if let Some(then) = call.has_tried_since() {
             let had_passed = |at: Option<Instant>| at.is_some_and(|at| then >= at);
             if had_passed(own) || had_passed(common) {
@@ -209,6 +229,8 @@ impl Machine {
                 }
                 return self.done(call, Err(error));
             }
+        }
+        if has_tried {
             call.hasty = None;
         }
         let until = [own, common, self.machine_deadline()].into_iter().flatten().min();
@@ -218,7 +240,7 @@ impl Machine {
         if let Some(until) = until.filter(|_| call.hasty.is_none()) {
             call.hasty = Some(clock.now()).filter(|now| *now >= until);
             if call.is_hasty() {
-                (waits.afresh, call.exhausted) = (true, false);
+                (waits.afresh, call.exhausted, call.tries) = (true, false, 0);
                 self.room();
             }
         }

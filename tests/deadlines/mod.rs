@@ -12,13 +12,21 @@ use crate::common;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+#[cfg(unix)]
+use std::net::TcpStream;
+#[cfg(unix)]
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+#[cfg(unix)]
+use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{
     client_context, engines, kind_of, pattern, server_context, tcp_pair, tls_pair, until_busy, within, LONG, NAME,
 };
+#[cfg(unix)]
+use sslfile::Polled;
 use sslfile::{Engine, ErrorKind as Kind, Handshake, SslFile, SslOptions, State};
 use wire::{Flow, Wire};
 
@@ -694,5 +702,67 @@ fn many_threads_with_short_timeouts_lose_neither_turn_nor_byte() {
         });
         assert_eq!(counts, [EACH; THREADS]);
         assert!(waits.iter().all(|n| n.load(SeqCst) > 0), "nobody gave up, so nothing was shown: {waits:?}");
+    });
+}
+
+/// A socket that takes all it is given at once, from some moment on.
+#[cfg(unix)]
+struct Bottomless {
+    tcp: TcpStream,
+    is_open: Arc<AtomicBool>,
+}
+
+#[cfg(unix)]
+impl AsFd for Bottomless {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.tcp.as_fd()
+    }
+}
+
+#[cfg(unix)]
+impl Read for Bottomless {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.tcp.read(buf)
+    }
+}
+
+#[cfg(unix)]
+impl Write for Bottomless {
+    fn write(&mut self, buf: &[u8]) -> io::Result<usize> {
+        if self.is_open.load(SeqCst) {
+            Ok(buf.len())
+        } else {
+            self.tcp.write(buf)
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Time is over, whatever room there is: nobody who reads as fast as we write makes a call last for ever.
+#[cfg(unix)]
+#[test]
+fn a_stream_that_takes_all_does_not_stretch_a_write() {
+    /// More than is encrypted within the time-out. Nobody writes to it: it takes no memory.
+    const MUCH: usize = 1 << 30;
+    each(|engine| {
+        let (c, s) = tcp_pair();
+        c.set_nonblocking(true).expect("set_nonblocking");
+        let is_open = Arc::new(AtomicBool::new(false));
+        let stream = Polled::new(Bottomless { tcp: c, is_open: is_open.clone() });
+        let server = thread::spawn(move || SslFile::server(s, &server_context(engine)).expect("server"));
+        let options = SslFile::options().client(NAME).nonblocking(false);
+        let client = options.open(stream, &client_context(engine)).expect("client");
+        let server = server.join().expect("server");
+        is_open.store(true, SeqCst);
+        client.set_write_timeout(Some(LIMIT)).expect("set_write_timeout");
+        let start = Instant::now();
+        let n = { &client }.write(&vec![0; MUCH]).expect("what was accepted in time");
+        let lasted = start.elapsed();
+        assert!(lasted >= LIMIT && n < MUCH, "{engine:?}: {n} bytes in {lasted:?}");
+        client.abort();
+        drop(server);
     });
 }

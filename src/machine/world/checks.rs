@@ -14,6 +14,7 @@ use crate::machine::{Due, Kind, Manner, Patience, Waits};
 /// One receive, and the rest of a record that was there.
 const ONE_RECEIVE: usize = 300 * 1024;
 const AHEAD: usize = 64 * 1024;
+const MOST_HASTY_POLLS: u32 = 8;
 
 impl World {
     pub(super) fn found(&mut self, what: &str) {
@@ -62,6 +63,10 @@ impl World {
 
     /// A call is to wait for this.
     pub(super) fn check_wait(&mut self, frame: &CallFrame, waits: &Waits) {
+        // However much the stream takes or gives.
+        if frame.hasty_polls > MOST_HASTY_POLLS {
+            self.found("time: a call whose time is over goes on and on");
+        }
         let at = self.nodes[frame.node].machine.deadline_of(&frame.call);
         if at.is_some_and(|at| self.now >= at && frame.call.exhausted) {
             self.found("time: a poll after the deadline waits");

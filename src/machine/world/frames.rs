@@ -58,6 +58,8 @@ pub(super) struct CallFrame {
     pub queued_until: i64,
     /// The job it has out is of the short way.
     pub calm: bool,
+    /// How often it has been polled since its time was over.
+    pub hasty_polls: u32,
 }
 
 /// Of a call that reads.
@@ -230,6 +232,7 @@ impl World {
             reading: false,
             queued_until,
             calm: false,
+            hasty_polls: 0,
         };
         if let Some(Frame::Io(io)) = self.tasks[t].stack.last() {
             frame.briefly = kind == Kind::Read && io.slice.is_some();
@@ -286,6 +289,10 @@ impl World {
                 }
             }
             Some(Ret::Performed(Performed::Dry)) => frame.dry = true,
+            Some(Ret::Performed(Performed::Again)) => {
+                frame.call.try_again();
+                frame.hasty_polls = frame.hasty_polls.saturating_sub(1);
+            }
             Some(Ret::Performed(Performed::Passing)) => {
                 let CallFrame { call, data, id, .. } = *frame;
                 let kind = call.kind;
@@ -308,6 +315,8 @@ impl World {
             let step = self.poll(&mut frame);
             let ended = match step {
                 Step::Wait(waits) => {
+                    let goes_on = frame.call.is_hasty() && !waits.afresh;
+                    frame.hasty_polls = if goes_on { frame.hasty_polls + 1 } else { 0 };
                     self.check_wait(&frame, &waits);
                     let waits = waits.less_room(frame.call.kind, self.is_room_awaited(node));
                     if waits.afresh {
