@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::alert_queue::{in_callback, InCall};
 use super::handle::{Face, Handle};
 use super::perform::{stream_error, Briefly, Performed};
-use super::{Locked, Real, Shared};
+use super::{Locked, ReadOnce, Real, Shared};
 use crate::backend::{Backend, Happened, Place, Source};
 use crate::machine::{taken, Due, Job, Tries};
 use crate::stream::Transport;
@@ -122,7 +122,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
     /// All that gets on without callbacks and without waiting; one receive.
     fn work(&mut self, mut readable: bool) {
         // One reading, so that what becomes due meanwhile is not passed by.
-        let clock = now();
+        let clock = ReadOnce::default();
         if self.machine.is_overdue(&clock) {
             // The callbacks of others may have kept us from what was in time.
             self.machine.room();

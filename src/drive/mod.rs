@@ -26,6 +26,7 @@ pub(crate) mod linger;
 mod perform;
 mod thread;
 
+use std::cell::Cell;
 use std::io;
 use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
@@ -54,6 +55,19 @@ impl Clock for Real {
     }
 }
 
+/// The same, read once: the first time that somebody asks.
+#[derive(Default)]
+pub(crate) struct ReadOnce(Cell<Option<Instant>>);
+
+impl Clock for ReadOnce {
+    #[inline]
+    fn now(&self) -> Instant {
+        let at = self.0.get().unwrap_or_else(now);
+        self.0.set(Some(at));
+        at
+    }
+}
+
 /// What all handles of one file share.
 pub(crate) struct Shared<S, F> {
     pub stream: S,
@@ -67,8 +81,6 @@ pub(crate) struct Shared<S, F> {
     pub handles: AtomicUsize,
     /// How long a call tries to receive before it sleeps.
     pub busy_poll: Duration,
-    /// Whether our end is the stream's too.
-    pub half_closes: bool,
     /// The stream has been told that it may be blocked in.
     bounded: AtomicBool,
     /// Who made the file: a forked child that drops it says nothing on it.
@@ -160,7 +172,6 @@ impl<S: Transport, F> Shared<S, F> {
             peer,
             handles: AtomicUsize::new(1),
             busy_poll,
-            half_closes: true,
             bounded: AtomicBool::new(false),
             process: std::process::id(),
             core: Mutex::new(Core {
@@ -281,6 +292,7 @@ impl Setup {
             write_timeout: inherited.write_timeout,
             close_timeout,
             handshake_timeout: None,
+            half_closes: true,
             send_limit,
             deadlines: inherited.deadlines,
             tells_would_block: inherited.tells_would_block,

@@ -66,8 +66,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
                 let result = self.unlocked(|| caught(|| Ok(shared.after_sending())));
                 self.sent(lease, Buffer::default(), result)
             }
-            Job::HalfClose(lease) => {
-                if shared.half_closes {
+            Job::HalfClose(lease, of_stream) => {
+                if of_stream {
                     self.unlocked(|| shared.stream.half_close());
                 }
                 self.machine.half_closed(lease, &Real);
@@ -132,8 +132,6 @@ impl<S: Transport, F> Locked<'_, S, F> {
     #[inline(always)]
     pub(super) fn send(&mut self, flight: &mut Buffer, going: Going) -> Went {
         let shared = self.shared;
-        // Nothing follows: what a half-close would take along goes by itself.
-        let going = if going == Going::Last && !shared.half_closes { Going::Promptly } else { going };
         let mut send = || {
             caught(|| {
                 let n = shared.stream.try_send(flight.as_slice(), going)?;

@@ -318,15 +318,14 @@ impl SslOptions {
         let tells_would_block = self.timeout_kind == io::ErrorKind::WouldBlock || inherited.tells_would_block;
         let setup = Setup {
             handshake_timeout: self.handshake_timeout,
+            half_closes: self.half_close,
             tells_would_block,
             ..Setup::of(&stream, &inherited, nonblocking, self.close_timeout, self.send_limit)
         };
         let mut machine = Machine::new(connection, &setup);
         machine.tls.feed(&self.already_read);
         let busy_poll = self.busy_poll.max(inherited.busy_poll);
-        let mut shared = Shared::new(stream, Some(context), inherited, peer, machine, busy_poll);
-        shared.half_closes = self.half_close;
-        let shared = Arc::new(shared);
+        let shared = Arc::new(Shared::new(stream, Some(context), inherited, peer, machine, busy_poll));
         let mut outcome = Ok(());
         if self.handshake != Some(Handshake::Lazy) {
             outcome = shared.handshake();

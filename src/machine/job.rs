@@ -24,8 +24,8 @@ pub(crate) enum Job {
     /// Flush a stream that buffers, or have one that is a file send on what it took; then `sent` with an empty flight.
     Flush(SendLease),
     Push(SendLease),
-    /// End our direction of the stream; then `half_closed`.
-    HalfClose(SendLease),
+    /// End our direction of the stream, or, if not, let it be said; then `half_closed`.
+    HalfClose(SendLease, bool),
     /// End both directions.
     End,
     /// The stream goes back to who had it before, these bytes in front of it; then `given_back`. Nobody uses it meanwhile.
@@ -143,7 +143,7 @@ impl Machine {
             self.stir.state = true;
             return match self.end.state {
                 End::Clean { .. } | End::Cleaned => None,
-                _ => Some(Job::HalfClose(self.lend_sending())),
+                _ => Some(Job::HalfClose(self.lend_sending(), self.send.half_closes)),
             };
         }
     }
@@ -155,18 +155,23 @@ impl Machine {
             self.send.flight_plain = std::mem::take(&mut self.send.encrypted);
             let has_data = self.send.flight_plain > 0;
             let is_behind_own = std::mem::replace(&mut self.send.is_behind_own, !has_data);
-            let going = match self.send.is_last {
-                true => Going::Last,
-                // Nagle's algorithm has small data wait for an acknowledgement: of data before it, not of TLS's tickets.
-                false if has_data && is_behind_own => Going::Promptly,
-                false => Going::AsSet,
-            };
+            // Nagle's algorithm has small data wait for an acknowledgement: of data before it, not of TLS's tickets.
+            let going = self.going(self.send.is_last, has_data && is_behind_own);
             return Job::Send(lease, flight, going);
         }
         // What is behind it may be what is last.
-        let is_last = self.send.is_last && !self.tls.has_output();
-        let going = if is_last { Going::Last } else { Going::AsSet };
+        let going = self.going(self.send.is_last && !self.tls.has_output(), false);
         Job::Send(lease, std::mem::take(&mut self.send.flight), going)
+    }
+
+    fn going(&self, is_last: bool, promptly: bool) -> Going {
+        match is_last {
+            true if self.send.half_closes => Going::Last,
+            // What a half-close would take along.
+            true => Going::Promptly,
+            false if promptly => Going::Promptly,
+            false => Going::AsSet,
+        }
     }
 
     #[inline]

@@ -125,6 +125,8 @@ pub(crate) struct Setup {
     pub close_timeout: Duration,
     /// As it was set, if it was.
     pub handshake_timeout: Option<Option<Duration>>,
+    /// Our end is the stream's too.
+    pub half_closes: bool,
     pub send_limit: usize,
     pub deadlines: Deadlines,
     pub tells_would_block: bool,
@@ -170,7 +172,7 @@ impl Machine {
             nonblocking: setup.nonblocking,
             driven: false,
             receive: Receiving::default(),
-            send: Sending::new(setup.send_limit),
+            send: Sending::new(setup),
             shake: Handshaking::new(setup.handshake_timeout, tls.is_plain_text()),
             end: Ending::new(setup.close_timeout),
             deliver: Delivering::default(),

@@ -6,7 +6,7 @@ use zeroize::Zeroizing;
 
 use super::job::{SendLease, Sent};
 use super::state::{Drawn, End, OurEnd};
-use super::{Clock, Machine, Manner};
+use super::{Clock, Machine, Manner, Setup};
 use crate::engine::Buffer;
 use crate::error::Error;
 
@@ -47,6 +47,7 @@ pub(super) struct Sending {
     pub flight_plain: usize,
     /// A half-close follows the flight at once.
     pub is_last: bool,
+    pub half_closes: bool,
     /// The last flight had no data in it.
     pub is_behind_own: bool,
     pub end: OurEnd,
@@ -62,9 +63,9 @@ pub(super) struct Sending {
 }
 
 impl Sending {
-    pub fn new(limit: usize) -> Sending {
+    pub fn new(setup: &Setup) -> Sending {
         Sending {
-            limit,
+            limit: setup.send_limit,
             lent: false,
             has_accepted: false,
             full: false,
@@ -75,6 +76,7 @@ impl Sending {
             flight: Buffer::default(),
             flight_plain: 0,
             is_last: false,
+            half_closes: setup.half_closes,
             is_behind_own: false,
             end: OurEnd::Open,
             current: None,

@@ -62,6 +62,7 @@ impl Bench {
             handshake_timeout: None,
             deadlines: Default::default(),
             tells_would_block: false,
+            half_closes: true,
             send_limit: 1000,
         };
         let machine = Machine::new(plan.connection(), &setup);
@@ -106,7 +107,7 @@ impl Bench {
                     assert!(job.is_some_and(|job| self.perform(job)), "a half-close");
                 }
             }
-            Job::HalfClose(lease) => self.machine.half_closed(lease, &clock),
+            Job::HalfClose(lease, _) => self.machine.half_closed(lease, &clock),
             Job::GiveBack(receive, send, unread) => self.machine.given_back(receive, send, unread),
             Job::Flush(lease) | Job::Push(lease) => {
                 self.machine.sent(lease, Buffer::default(), Sent::Took(After::Nothing), &clock);

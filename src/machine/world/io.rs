@@ -26,7 +26,7 @@ pub(super) fn name(job: &Job) -> String {
         Job::Send(_, flight, going) => format!("send {} {going:?}", flight.len()),
         Job::Flush(_) => "flush".into(),
         Job::Push(_) => "push".into(),
-        Job::HalfClose(_) => "half-close".into(),
+        Job::HalfClose(_, of_stream) => format!("half-close {of_stream}"),
         Job::End => "end".into(),
         Job::GiveBack(_, _, unread) => format!("give back {}", unread.len()),
     }
@@ -59,6 +59,7 @@ impl World {
     pub(super) fn perform(&mut self, t: usize, mut io: Box<Io>) {
         if matches!(io.stage, Stage::Out) {
             io.stage = match self.nodes[io.node].under {
+                _ if matches!(io.job, Job::HalfClose(_, false)) => Stage::Plain,
                 Under::Net => self.use_net(&mut io),
                 Under::File(inner) => {
                     io.stage = Stage::Inside;
@@ -136,7 +137,7 @@ impl World {
                 }
             }
             Job::Flush(_) | Job::Push(_) => Stage::Sent(Buffer::default(), Sent::Took(After::Nothing), Performed::Some),
-            Job::HalfClose(_) => {
+            Job::HalfClose(..) => {
                 self.net.our_fin = true;
                 Stage::Plain
             }
@@ -167,7 +168,7 @@ impl World {
             Job::Receive(_) => (Kind::Read, Vec::new()),
             Job::Send(_, flight, _) => (Kind::Write, flight.as_slice().to_vec()),
             Job::Flush(_) | Job::Push(_) => (Kind::Flush, Vec::new()),
-            Job::HalfClose(_) | Job::End => {
+            Job::HalfClose(..) | Job::End => {
                 let both = matches!(io.job, Job::End);
                 self.tasks[t].stack.push(Frame::Io(io));
                 return self.shut_inside(t, inner, both);
@@ -282,7 +283,7 @@ impl World {
                 }
                 return performed;
             }
-            (Job::HalfClose(lease), _) => {
+            (Job::HalfClose(lease, _), _) => {
                 machine.half_closed(lease, &clock);
                 self.note_taken(node);
             }

@@ -66,6 +66,7 @@ impl World {
                 1 if rng.percent(30) => Some(time(&mut rng, 100)),
                 _ => None,
             },
+            half_closes: seed % 8 != 0,
             send_limit: limit,
             deadlines: Default::default(),
             tells_would_block: false,
