@@ -13,8 +13,8 @@ use sslfile::SslFile;
 use crate::args::Args;
 use crate::crlf::Crlf;
 use crate::exit::{self, Failure};
+use crate::transfer::{read_some, CHUNK};
 
-const CHUNK: usize = 64 * 1024;
 /// How many chunks a peer may be behind the others before they wait for it.
 const BEHIND: usize = 16;
 
@@ -115,10 +115,9 @@ impl Broadcast {
         let mut crlf = Crlf::new(self.args.transfer.crlf);
         let mut buf = vec![0; CHUNK];
         loop {
-            let n = match input.read(&mut buf) {
+            let n = match read_some(&mut input, &mut buf) {
                 Ok(0) => break,
                 Ok(n) => n,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => {
                     let _ = self.end.send(Failure::local("stdin", error));
                     return;

@@ -13,9 +13,9 @@ use sslfile::SslFile;
 
 use crate::args::Args;
 use crate::exit::{self, Failure};
+use crate::transfer::{read_some, CHUNK};
 use crate::{chain, leftovers};
 
-const CHUNK: usize = 64 * 1024;
 /// From one way to end a process to the next.
 const GRACE: Duration = Duration::from_secs(2);
 /// How long a peer may take for its end when the process has said ours.
@@ -176,10 +176,9 @@ fn answer(mut file: &SslFile, stdout: Option<ChildStdout>, moved: &AtomicU64) ->
     let Some(mut stdout) = stdout else { return Ok(()) };
     let mut buf = vec![0; CHUNK];
     loop {
-        let n = match stdout.read(&mut buf) {
+        let n = match read_some(&mut stdout, &mut buf) {
             Ok(0) => return Ok(()),
             Ok(n) => n,
-            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(Failure::local("--exec", error)),
         };
         file.write_all(&buf[..n]).map_err(|error| Failure::tls(exit::TRANSFER, error))?;

@@ -70,11 +70,12 @@ use terminal::ask;
 #[cfg(unix)]
 mod terminal {
     use std::fs::File;
-    use std::io::{self, Read, Write};
+    use std::io::{self, Write};
 
     use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
     use super::{Password, Zeroizing, MOST};
+    use crate::transfer::read_some;
 
     /// As it was, whatever happens.
     struct Quiet<'a> {
@@ -122,11 +123,8 @@ mod terminal {
         let mut begun = Zeroizing::new(Vec::with_capacity(4));
         loop {
             let mut byte = Zeroizing::new([0]);
-            match terminal.read(&mut byte[..]) {
-                Ok(0) => return none(),
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
+            if read_some(&mut terminal, &mut byte[..])? == 0 {
+                return none();
             }
             match byte[0] {
                 b'\n' | b'\r' => return Ok(password),

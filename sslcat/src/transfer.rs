@@ -16,7 +16,17 @@ use crate::progress::{Direction, Progress};
 #[cfg(all(unix, feature = "line-editing"))]
 use crate::terminal;
 
-const CHUNK: usize = 64 * 1024;
+pub const CHUNK: usize = 64 * 1024;
+
+/// Whatever signals come.
+pub fn read_some(from: &mut (impl Read + ?Sized), buf: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match from.read(buf) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
+}
 
 type Input = Box<dyn Read + Send>;
 type Output = Box<dyn Write>;
@@ -93,10 +103,9 @@ fn send(
 ) -> Result<(), Failure> {
     let mut buf = vec![0; CHUNK];
     loop {
-        let n = match input.read(&mut buf) {
+        let n = match read_some(input, &mut buf) {
             Ok(0) => break,
             Ok(n) => n,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => {
                 // Not all was sent. A close_notify would say so; the peer shall see a cut.
                 let _ = file.get_ref().shutdown(Shutdown::Both);

@@ -124,14 +124,19 @@ fn has_script() -> bool {
     is_here("script", &["--version"])
 }
 
-#[test]
-fn lines_are_edited_and_come_back() {
+fn at_a_prompt(options: &str) -> Option<(Files, Peer, Tool)> {
     if !has_script() {
-        return;
+        return None;
     }
     let (files, peer) = (Files::new(), Peer::start());
-    let mut tool = on_a_terminal(&peer.command(&files, "--crlf")).open();
+    let tool = on_a_terminal(&peer.command(&files, options)).open();
     tool.shows(&[">"]);
+    Some((files, peer, tool))
+}
+
+#[test]
+fn lines_are_edited_and_come_back() {
+    let Some((_files, peer, mut tool)) = at_a_prompt("--crlf") else { return };
     // Backspace, and to the left.
     tool.say(b"hallo\x7f\x7f\x7f\x7fello\x1b[D\x1b[DLL\r");
     assert_eq!(peer.hears(), "helLLlo\r");
@@ -149,12 +154,7 @@ fn lines_are_edited_and_come_back() {
 
 #[test]
 fn what_the_peer_says_stands_above_the_line_that_is_edited() {
-    if !has_script() {
-        return;
-    }
-    let (files, peer) = (Files::new(), Peer::start());
-    let mut tool = on_a_terminal(&peer.command(&files, "")).open();
-    tool.shows(&[">"]);
+    let Some((_files, peer, mut tool)) = at_a_prompt("") else { return };
     tool.say(b"half");
     tool.shows(&["> half"]);
     peer.says("one\r\ntwo\n");
@@ -205,12 +205,7 @@ fn the_end_by_the_peer_leaves_a_terminal_as_it_was() {
 
 #[test]
 fn lines_that_are_pasted_all_arrive_and_so_do_their_answers() {
-    if !has_script() {
-        return;
-    }
-    let (files, peer) = (Files::new(), Peer::start());
-    let mut tool = on_a_terminal(&peer.command(&files, "")).open();
-    tool.shows(&[">"]);
+    let Some((_files, peer, mut tool)) = at_a_prompt("") else { return };
     let lines: Vec<_> = (0..100).map(|n| format!("line {n}")).collect();
     tool.say((lines.join("\r") + "\r").as_bytes());
     for line in &lines {
@@ -234,12 +229,7 @@ fn lines_that_are_pasted_all_arrive_and_so_do_their_answers() {
 #[test]
 fn a_flood_is_shown_to_its_end() {
     const LINES: usize = 20_000;
-    if !has_script() {
-        return;
-    }
-    let (files, peer) = (Files::new(), Peer::start());
-    let mut tool = on_a_terminal(&peer.command(&files, "")).open();
-    tool.shows(&[">"]);
+    let Some((_files, peer, mut tool)) = at_a_prompt("") else { return };
     tool.say(b"half");
     tool.shows(&["> half"]);
     peer.says(&(0..LINES).map(|n| format!("this is line {n}\n")).collect::<String>());
@@ -255,12 +245,7 @@ fn a_flood_is_shown_to_its_end() {
 
 #[test]
 fn control_c_ends_it() {
-    if !has_script() {
-        return;
-    }
-    let (files, peer) = (Files::new(), Peer::start());
-    let mut tool = on_a_terminal(&peer.command(&files, "")).open();
-    tool.shows(&[">"]);
+    let Some((_files, peer, mut tool)) = at_a_prompt("") else { return };
     tool.say(b"half");
     tool.shows(&["> half"]);
     tool.say(b"\x03");
