@@ -40,7 +40,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
         let stir = self.machine.take_stir();
         // Whether a logger is to be told only the journal knows.
-        let concerns_others = self.place.is_some() || !self.parked.is_empty() || cfg!(feature = "log");
+        let concerns_others = self.has_idle_backend() || !self.parked.is_empty() || cfg!(feature = "log");
         match concerns_others || self.machine.tls.has_alerts() {
             true => self.tell_others(stir),
             false => Stir::default(),
@@ -50,7 +50,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
     fn tell_others(&mut self, mut stir: Stir) -> Stir {
         let mut found = Stir::default();
         // First: it looks ahead, and what it finds may concern others.
-        if self.place.is_some() && self.running.is_none() {
+        if self.has_idle_backend() {
             self.tell_backend();
             found = self.machine.take_stir();
             stir = stir.and(found);
@@ -68,6 +68,12 @@ impl<S: Transport, F> Locked<'_, S, F> {
             found.state = true;
         }
         found
+    }
+
+    /// A backend that runs the file looks for itself when it has done.
+    #[inline]
+    fn has_idle_backend(&self) -> bool {
+        self.place.is_some() && self.running.is_none()
     }
 
     /// Says whether somebody is to be told.

@@ -4,7 +4,7 @@ use std::io;
 use std::panic::resume_unwind;
 use std::sync::Arc;
 
-use super::alert_queue::{in_callback, InCall};
+use super::alert_queue::InCall;
 use super::handle::{Face, Handle};
 use super::perform::{stream_error, Briefly, Performed};
 use super::{Locked, ReadOnce, Real, Shared};
@@ -50,10 +50,11 @@ impl<S: Transport, F: Face<S>> Source for Shared<S, F> {
             let in_hand = locked.take_in_hand(due);
             locked.calling = true;
             drop(locked);
-            panic = in_callback(|| self.call_back(in_hand, scratch)).err();
+            let result;
+            (locked, result) = self.call_back(in_hand, scratch);
+            panic = result.err();
             // What a peer said stays nowhere longer than it must.
             scratch[..told].fill(0);
-            locked = self.lock();
             locked.calling = false;
             self.rested.notify_all();
         }

@@ -5,6 +5,7 @@ use std::io;
 use std::panic::{catch_unwind, AssertUnwindSafe};
 use std::sync::Arc;
 
+use super::alert_queue::in_callback;
 use super::handle::{Face, Handle};
 use super::{Locked, Real, Shared};
 use crate::callbacks::{Accept, Callbacks, Close, Opened, Read, Slots, Write};
@@ -41,8 +42,7 @@ impl<S: Transport, F> Shared<S, F> {
     fn change_slots<T>(&self, sets_write: bool, change: impl FnOnce(&mut Slots<F>) -> T) -> T {
         let mut locked = self.lock();
         let old = change(&mut locked.slots);
-        let installed = locked.slots.installed();
-        locked.machine.set_installed(installed, sets_write, &Real);
+        locked.note_slots(sets_write);
         old
     }
 
@@ -77,8 +77,7 @@ impl<S: Transport, F> Shared<S, F> {
             write: slots.write.set(None),
             close: slots.close.set(None),
         };
-        let installed = locked.slots.installed();
-        locked.machine.set_installed(installed, false, &Real);
+        locked.note_slots(false);
         taken
     }
 
@@ -90,6 +89,14 @@ impl<S: Transport, F> Shared<S, F> {
     pub fn set_opened(&self, opened: Opened<F>) {
         let old = self.change_slots(false, |slots| slots.opened.replace(opened));
         drop(old);
+    }
+}
+
+impl<S: Transport, F> Locked<'_, S, F> {
+    /// Callbacks have been set or taken away.
+    fn note_slots(&mut self, sets_write: bool) {
+        let installed = self.slots.installed();
+        self.machine.set_installed(installed, sets_write, &Real);
     }
 }
 
@@ -117,8 +124,7 @@ impl<S: Transport, F: Face<S>> Locked<'_, S, F> {
             Due::Close(result) => InHand::Close(slots.close.start(), result.map_err(|error| shared.told(error))),
             Due::Forget => {
                 let all = std::mem::take(slots);
-                let installed = self.slots.installed();
-                self.machine.set_installed(installed, false, &Real);
+                self.note_slots(false);
                 InHand::All(all)
             }
         }
@@ -126,34 +132,46 @@ impl<S: Transport, F: Face<S>> Locked<'_, S, F> {
 }
 
 impl<S: Transport, F: Face<S>> Shared<S, F> {
-    /// Calls one callback, without the lock. The error is its panic.
-    pub(super) fn call_back(self: &Arc<Self>, in_hand: InHand<F>, data: &[u8]) -> Result<(), Box<dyn Any + Send>> {
+    /// Calls one callback, without the lock, and takes the lock again. Says whether it has panicked.
+    pub(super) fn call_back<'a>(
+        self: &'a Arc<Self>,
+        in_hand: InHand<F>,
+        data: &[u8],
+    ) -> (Locked<'a, S, F>, Result<(), Box<dyn Any + Send>>) {
         let file = F::from_handle(Handle { shared: self.clone(), counted: false });
         macro_rules! call {
             ($slot:ident, $callback:ident, $($argument:expr),*) => {{
-                let Some(mut callback) = $callback else { return Ok(()) };
-                let result = catch_unwind(AssertUnwindSafe(|| callback(&file, $($argument),*)));
-                let unwanted = self.change_slots(false, |slots| match &result {
-                    Ok(()) => slots.$slot.finish(callback),
+                let Some(mut callback) = $callback else { return (self.lock(), Ok(())) };
+                let result = in_callback(|| catch_unwind(AssertUnwindSafe(|| callback(&file, $($argument),*))));
+                let mut locked = self.lock();
+                let unwanted = match &result {
+                    Ok(()) => locked.slots.$slot.finish(callback),
                     Err(_) => {
-                        slots.$slot.lost();
+                        locked.slots.$slot.lost();
                         Some(callback)
                     }
-                });
-                drop(unwanted);
-                result
+                };
+                if let Some(unwanted) = unwanted {
+                    locked.note_slots(false);
+                    locked.unlocked(|| in_callback(|| drop(unwanted)));
+                }
+                (locked, result)
             }};
         }
         match in_hand {
             InHand::Opened(opened, result) => {
-                let Some(opened) = opened else { return Ok(()) };
-                catch_unwind(AssertUnwindSafe(|| opened(&file, result)))
+                let Some(opened) = opened else { return (self.lock(), Ok(())) };
+                let result = in_callback(|| catch_unwind(AssertUnwindSafe(|| opened(&file, result))));
+                (self.lock(), result)
             }
             InHand::Accept(accept) => call!(accept, accept,),
             InHand::Read(read, n) => call!(read, read, &data[..n]),
             InHand::Write(write) => call!(write, write,),
             InHand::Close(close, result) => call!(close, close, result),
-            InHand::All(all) => catch_unwind(AssertUnwindSafe(|| drop(all))),
+            InHand::All(all) => {
+                let result = in_callback(|| catch_unwind(AssertUnwindSafe(|| drop(all))));
+                (self.lock(), result)
+            }
         }
     }
 }

@@ -156,11 +156,31 @@ impl Machine {
         [self.handshake_deadline(), self.end_deadline()].into_iter().flatten().min()
     }
 
+    /// All is calm, and no idle time-out is set: nothing becomes due by time alone.
+    #[inline]
+    pub(super) fn is_timeless(&self) -> bool {
+        self.is_calm() && !self.may_idle()
+    }
+
+    /// Idle time-outs are set, or deadlines.
+    #[inline]
+    fn may_idle(&self) -> bool {
+        self.driven && (self.times.read_timeout.is_some() || self.times.write_timeout.is_some() || self.has_deadlines())
+    }
+
     /// When something becomes due by time alone.
+    #[inline]
     pub fn deadline(&self) -> Option<Instant> {
+        if self.is_timeless() {
+            None
+        } else {
+            self.earliest()
+        }
+    }
+
+    fn earliest(&self) -> Option<Instant> {
         let common = self.machine_deadline();
-        let has_timeouts = self.times.read_timeout.is_some() || self.times.write_timeout.is_some();
-        if !self.driven || !(has_timeouts || self.has_deadlines()) {
+        if !self.may_idle() {
             return common;
         }
         [common, self.idle_read(), self.idle_write()].into_iter().flatten().min()

@@ -167,7 +167,7 @@ impl Machine {
             self.deliver.told = Told::Accepted;
             return Some(Due::Accept);
         }
-        if self.may_read() {
+        if self.may_read() && self.tls.may_have_news() {
             let had_ended = self.tls.has_ended();
             let read = self.tls.read(buffer);
             self.stir.state |= had_ended != self.tls.has_ended();

@@ -82,16 +82,11 @@ pub(crate) enum Which {
 
 impl Machine {
     /// The next piece of I/O.
+    #[inline]
     pub fn job(&mut self, tries: Tries) -> Option<Job> {
-        if self.end.owes_stream_end {
-            self.end.owes_stream_end = false;
-            return Some(Job::End);
-        }
-        if let Some(job) = self.job_of_lending() {
-            return Some(job);
-        }
-        if tries.send && self.send.is_free() && !self.send.full && self.may_send(tries) {
-            if let Some(job) = self.job_of_sending() {
+        // Then there is none but to receive.
+        if !self.is_quiet() {
+            if let Some(job) = self.job_beside_receiving(tries) {
                 return Some(job);
             }
         }
@@ -100,6 +95,22 @@ impl Machine {
             return Some(Job::Receive(ReceiveLease(())));
         }
         None
+    }
+
+    fn job_beside_receiving(&mut self, tries: Tries) -> Option<Job> {
+        if self.end.owes_stream_end {
+            self.end.owes_stream_end = false;
+            return Some(Job::End);
+        }
+        if let Some(job) = self.job_of_lending() {
+            return Some(job);
+        }
+        let may_send = tries.send && self.send.is_free() && !self.send.full && self.may_send(tries);
+        if may_send {
+            self.job_of_sending()
+        } else {
+            None
+        }
     }
 
     /// To a stream that may hold us nothing is sent by the way, but the alert of a handshake that has failed.
@@ -181,7 +192,7 @@ impl Machine {
     }
 
     fn job_of_lending(&mut self) -> Option<Job> {
-        if !self.receive.is_free() || !self.send.is_free() {
+        if self.is_calm() || !self.receive.is_free() || !self.send.is_free() {
             return None;
         }
         if self.is_cleaned_but_for_return() {

@@ -254,7 +254,7 @@ impl Machine {
     /// A backend looks. It has tried the stream, if something was due.
     pub fn tick(&mut self, clock: &impl Clock) {
         self.end.held = false;
-        if !self.is_calm() || self.driven {
+        if !self.is_timeless() {
             self.look(clock);
             self.expire(clock);
         }

@@ -252,7 +252,7 @@ fn open_client(
     let name = ServerName::try_from(server_name.to_string())
         .map_err(|e| Error::invalid_input(format!("{server_name:?} cannot be a server's name: {e}")).with_source(e))?;
     let (verifier, resuming) = ours.unzip();
-    let offered = resuming.as_ref().map(Resuming::offered).unwrap_or_default();
+    let offered = resuming.as_ref().and_then(Resuming::offered);
     let (conn, _) = notes::during(offered, || UnbufferedClientConnection::new(config, name));
     let conn = conn.map_err(|e| setup_error("rustls", e))?;
     Ok(Box::new(RustlsSession::new(conn, Some(server_name), verifier, resuming)))

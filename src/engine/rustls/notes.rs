@@ -32,6 +32,13 @@ pub(super) struct Notes {
     pub resume: Option<Arc<Own>>,
 }
 
+impl Notes {
+    /// For a connection whose sessions are its own.
+    pub fn private() -> Notes {
+        Notes { is_private: true, ..Notes::default() }
+    }
+}
+
 /// What keys are exported from.
 pub(super) struct Secret {
     /// The exporter's secret (TLS 1.3) or the master secret.
@@ -40,12 +47,13 @@ pub(super) struct Secret {
 }
 
 thread_local! {
-    static NOTES: RefCell<Notes> = RefCell::default();
+    /// Made by the first that is noted: most calls note nothing, and the notes are large.
+    static NOTES: RefCell<Option<Box<Notes>>> = const { RefCell::new(None) };
 }
 
 /// What has been noted. `None` in a thread that is ending.
 pub(super) fn look<T>(f: impl FnOnce(&mut Notes) -> T) -> Option<T> {
-    NOTES.try_with(|notes| f(&mut notes.borrow_mut())).ok()
+    NOTES.try_with(|notes| f(notes.borrow_mut().get_or_insert_default())).ok()
 }
 
 /// A thread that is ending notes nothing more.
@@ -53,27 +61,27 @@ pub(super) fn note(f: impl FnOnce(&mut Notes)) {
     let _ = look(f);
 }
 
-/// Calls, with these notes to begin with, and says what was noted. What was noted before stays, also when a user's code panics in
-/// the call: it is about a connection whose call has led to this one.
-pub(super) fn during<T>(notes: Notes, call: impl FnOnce() -> T) -> (T, Notes) {
-    struct Outer(Notes);
+/// Calls, with these notes to begin with, and says what was noted, if anything was. What was noted before stays, also when a user's
+/// code panics in the call: it is about a connection whose call has led to this one.
+pub(super) fn during<T>(notes: Option<Notes>, call: impl FnOnce() -> T) -> (T, Option<Box<Notes>>) {
+    struct Outer(Option<Box<Notes>>);
 
     impl Drop for Outer {
         fn drop(&mut self) {
-            swap(std::mem::take(&mut self.0));
+            swap(self.0.take());
         }
     }
 
-    let _outer = Outer(swap(notes));
+    let _outer = Outer(swap(notes.map(Box::new)));
     let result = call();
-    (result, swap(Notes::default()))
+    (result, swap(None))
 }
 
-fn swap(other: Notes) -> Notes {
+fn swap(other: Option<Box<Notes>>) -> Option<Box<Notes>> {
     NOTES.try_with(|notes| notes.replace(other)).unwrap_or_default()
 }
 
 /// The ticket that this thread has noted outside of [`during`]: that of the connection whose call has just ended.
 pub(super) fn take_ticket() -> Option<Ticket> {
-    look(|notes| notes.ticket.take()).flatten()
+    NOTES.try_with(|notes| notes.borrow_mut().as_mut()?.ticket.take()).ok().flatten()
 }

@@ -155,8 +155,9 @@ impl Resuming {
     }
 
     /// For when the connection is made: that is when rustls asks.
-    pub fn offered(&self) -> Notes {
-        Notes { resume: self.from.clone(), ..Notes::default() }
+    pub fn offered(&self) -> Option<Notes> {
+        let resume = self.from.clone()?;
+        Some(Notes { resume: Some(resume), ..Notes::default() })
     }
 
     pub fn keep(&mut self, sessions: Vec<Given>, ticket: Option<Ticket>) {

@@ -11,7 +11,7 @@ use super::exporter::export;
 use super::notes::{self, Notes, Secret};
 use super::resumption::Resuming;
 use super::server_hello::ServerHello;
-use super::tickets::again;
+use super::tickets::{again, Ticket};
 use super::verifier::Verifier;
 use super::{farewell, names, suites, words};
 use crate::certificate::Certificate;
@@ -154,7 +154,7 @@ impl<C: Unbuffered> RustlsSession<C> {
                 true => {
                     let outcome = first.take().unwrap_or_else(|| self.step(wire, &mut goal));
                     match self.conn.tickets() != self.tickets {
-                        true => self.keep(Notes { ticket: notes::take_ticket(), ..Notes::default() }),
+                        true => self.keep_ticket(notes::take_ticket()),
                         // What rustls has refused is not for the next connection of this thread.
                         false if outcome.is_err() => drop(notes::take_ticket()),
                         false => {}
@@ -162,10 +162,13 @@ impl<C: Unbuffered> RustlsSession<C> {
                     outcome
                 }
                 false => {
-                    let before = Notes { is_private, ..Notes::default() };
-                    let (outcome, mut notes) = notes::during(before, || self.step(wire, &mut goal));
-                    judged = notes.judged.take();
-                    self.keep(notes);
+                    let before = is_private.then(Notes::private);
+                    let (outcome, notes) = notes::during(before, || self.step(wire, &mut goal));
+                    if let Some(mut notes) = notes {
+                        judged = notes.judged.take();
+                        self.keep(*notes);
+                    }
+                    self.tickets = self.conn.tickets();
                     outcome
                 }
             };
@@ -372,7 +375,6 @@ impl<C: Unbuffered> RustlsSession<C> {
     }
 
     fn keep(&mut self, notes: Notes) {
-        self.tickets = self.conn.tickets();
         self.server_name = notes.server_name.or(self.server_name.take());
         self.shown = notes.shown.or(self.shown.take());
         self.ocsp_response = notes.ocsp_response.or(self.ocsp_response.take());
@@ -382,19 +384,26 @@ impl<C: Unbuffered> RustlsSession<C> {
         }
     }
 
+    fn keep_ticket(&mut self, ticket: Option<Ticket>) {
+        self.tickets = self.conn.tickets();
+        if let Some(resuming) = &mut self.resuming {
+            resuming.keep(Vec::new(), ticket);
+        }
+    }
+
     /// Sees to it that there are tickets for those who resume this connection's session.
     fn ready_tickets(&mut self, wire: &mut Wire) {
         // rustls must not be amid a message of the peer's, nor at an end.
         while self.handshake_done && !wire.is_mute() && !wire.holds() {
             let Some(ticket) = self.resuming.as_ref().and_then(Resuming::wanting) else { return };
             let mut record = ticket.record();
-            let before = Notes { is_private: true, ..Notes::default() };
-            let ((), notes) = notes::during(before, || again(|| self.meet(&mut record, wire)));
+            let ((), notes) = notes::during(Some(Notes::private()), || again(|| self.meet(&mut record, wire)));
+            let sessions = notes.map(|notes| notes.sessions).unwrap_or_default();
             let Some(resuming) = &mut self.resuming else { return };
-            if notes.sessions.is_empty() {
+            if sessions.is_empty() {
                 resuming.forget_ticket();
             }
-            resuming.keep(notes.sessions, None);
+            resuming.keep(sessions, None);
             self.tickets = self.conn.tickets();
         }
     }
