@@ -2,13 +2,17 @@
 
 use super::{alert_queue, Core, Locked, Parked};
 use crate::backend::Happened;
-use crate::machine::{Sleeper, Stir, Waits};
+use crate::machine::{Interest, Sleeper, Stir, Waits};
 use crate::stream::Transport;
 use crate::sync::{now, MutexGuard};
 
 impl Sleeper for Parked {
     fn waits(&self) -> &Waits {
         &self.waits
+    }
+
+    fn watched(&self) -> Interest {
+        self.watched
     }
 
     fn is_rung(&self) -> bool {
@@ -55,8 +59,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
             found = self.machine.take_stir();
             stir = stir.and(found);
         }
+        let shared = self.shared;
         let Core { machine, parked, .. } = &mut *self.core;
-        machine.wake(parked, stir);
+        machine.wake(parked, stir, |wanted| shared.watched(wanted));
         #[cfg(feature = "log")]
         self.note_for_log();
         let has_news = self.machine.tls.has_alerts() && self.pass_on_alerts();

@@ -12,7 +12,6 @@ use crate::connection::Connection;
 use crate::error::{Error, ErrorKind};
 use crate::machine::{not_open, taken, Deadlines, Interest, Kind, Machine, Tries};
 use crate::stream::Transport;
-use crate::sys::Ready;
 
 /// Of the kinds that a time-out may be told as: whether it is `WouldBlock`.
 pub(crate) fn tells_would_block(kind: io::ErrorKind) -> io::Result<bool> {
@@ -290,11 +289,7 @@ impl<S: Transport, F> Shared<S, F> {
         let (interest, is_ours) = (core.machine.interest(), !core.machine.is_returned());
         drop(core);
         match is_ours && self.stream.is_file() {
-            true => {
-                let wanted = Ready { readable: interest.readable, writable: interest.writable };
-                let Ready { readable, writable } = self.stream.watched(wanted);
-                Interest { readable, writable }
-            }
+            true => interest.through(self.watched(interest), self.stream.is_ready()),
             false => interest,
         }
     }

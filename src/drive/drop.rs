@@ -52,7 +52,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         let is_asked = locked.machine.may_be_on_its_way() && !self.stream.is_file();
         let outstanding = if is_asked { self.stream.unacknowledged() } else { 0 };
         // A file inside that still has something to send may have no room for our close_notify.
-        let is_behind = self.stream.is_file() && self.stream.holds_back();
+        let is_behind = self.holds_back();
         let lasts = locked.machine.unsent() > 0 || outstanding > 0 || is_behind || locked.machine.is_over();
         if lasts && !locked.machine.is_done() && locked.machine.manner() == Manner::Polled {
             locked.machine.linger(outstanding);

@@ -36,11 +36,11 @@ use crate::backend::{Backend, Happened, Place};
 use crate::callbacks::Slots;
 use crate::context::Context;
 use crate::error::Error;
-use crate::machine::{Clock, Machine, Manner, Setup, Waits};
+use crate::machine::{Clock, Interest, Machine, Manner, Setup, Waits};
 use crate::stream::{Inherited, Transport};
 use crate::sync::thread::ThreadId;
 use crate::sync::{now, AtomicBool, AtomicUsize, Condvar, Mutex, MutexGuard};
-use crate::sys::Doorbell;
+use crate::sys::{Doorbell, Ready};
 use alert_queue::AlertWatch;
 
 pub(crate) use calls::{tells_would_block, Caller};
@@ -119,6 +119,7 @@ pub(crate) struct Core<F> {
 
 struct Parked {
     waits: Waits,
+    watched: Interest,
     bell: Arc<Doorbell>,
     /// It is awake, or about to be, and will look at all there is.
     rung: bool,
@@ -194,6 +195,18 @@ impl<S: Transport, F> Shared<S, F> {
         }
     }
 
+    /// The stream, a file itself, has something left to send.
+    pub(super) fn holds_back(&self) -> bool {
+        self.stream.is_file() && self.stream.holds_back()
+    }
+
+    /// What the descriptor is to be watched for, if this is wanted of the stream.
+    fn watched(&self, wanted: Interest) -> Interest {
+        let Ready { readable, writable } =
+            self.stream.watched(Ready { readable: wanted.readable, writable: wanted.writable });
+        Interest { readable, writable }
+    }
+
     /// For a question: nobody needs to be told of anything behind it.
     pub fn ask(&self) -> MutexGuard<'_, Core<F>> {
         self.core.lock()
@@ -248,7 +261,7 @@ impl<F> Core<F> {
             // What the file inside waits for is its own affair again.
             return (Happened::default(), self.machine.deadline());
         }
-        let wants = crate::sys::Ready { readable: self.machine.wants_input(), writable: self.machine.wants_room() };
+        let wants = Ready { readable: self.machine.wants_input(), writable: self.machine.wants_room() };
         let watched = stream.watched(wants);
         let hung_up = !watched.readable && !watched.writable && self.machine.watches_for_hang_up();
         let wanted = Happened { readable: watched.readable, writable: watched.writable, hung_up, disarmed: false };

@@ -202,7 +202,7 @@ impl<S: Transport, F> super::Shared<S, F> {
     /// The stream has taken all: passes on what it buffers.
     fn after_sending(&self) -> io::Result<After> {
         self.stream.flush()?;
-        Ok(match self.stream.is_file() && self.stream.holds_back() {
+        Ok(match self.holds_back() {
             true => After::Push,
             false => After::Nothing,
         })

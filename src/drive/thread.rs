@@ -210,7 +210,8 @@ impl<S: Transport, F> Locked<'_, S, F> {
         if self.machine.concerns(&waits, found) {
             return false;
         }
-        self.core.parked.push(Parked { waits, bell: bell.clone(), rung: false });
+        let watched = shared.watched(waits.of_stream());
+        self.core.parked.push(Parked { waits, watched, bell: bell.clone(), rung: false });
         let wanted = Ready { readable: waits.readable, writable: waits.writable };
         let until = [waits.until, shared.stream.deadline()].into_iter().flatten().min();
         let woken = MutexGuard::unlocked(&mut self.core, || match wanted.is_empty() {
@@ -230,7 +231,9 @@ impl<S: Transport, F> Locked<'_, S, F> {
         let bell = Doorbell::current();
         // What it was rung for before, we have seen.
         bell.take_ring();
-        self.core.parked.push(Parked { waits: Waits { readable: true, ..waits }, bell: bell.clone(), rung: false });
+        let waits = Waits { readable: true, ..waits };
+        let watched = self.shared.watched(waits.of_stream());
+        self.core.parked.push(Parked { waits, watched, bell: bell.clone(), rung: false });
         let performed = self.perform(job, how);
         self.unpark(&bell);
         performed
@@ -262,10 +265,6 @@ impl<S: Transport, F> Locked<'_, S, F> {
     pub(super) fn offer(&mut self) {
         if !self.machine.is_quiet() {
             self.do_jobs(Tries { receive: false, send: true, offer: true }, usize::MAX);
-        }
-        // The others began to wait when the file inside had nothing to send.
-        if !self.parked.is_empty() && self.shared.stream.is_file() && self.shared.stream.holds_back() {
-            self.machine.look_again();
         }
     }
 }

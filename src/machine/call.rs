@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use super::outcome::interrupted;
 use super::send::Ticket;
+use super::state::Interest;
 use super::{Clock, Machine};
 use crate::error::{Error, ErrorKind};
 
@@ -89,6 +90,10 @@ impl Waits {
         self.writable && !self.readable
     }
 
+    pub fn of_stream(&self) -> Interest {
+        Interest { readable: self.readable, writable: self.writable }
+    }
+
     /// A reader leaves it to a writer who waits for room, if there is one, to send what there is.
     pub fn less_room(self, kind: Kind, is_awaited: bool) -> Waits {
         Waits { writable: self.writable && !(is_awaited && kind == Kind::Read), ..self }
@@ -98,6 +103,8 @@ impl Waits {
 /// A call that waits, as its driver keeps it.
 pub(crate) trait Sleeper {
     fn waits(&self) -> &Waits;
+    /// What it watches the descriptor for: of a file inside, what that made of its waits when it began.
+    fn watched(&self) -> Interest;
     /// It is awake, or about to be, and will look at all there is.
     fn is_rung(&self) -> bool;
     fn ring(&mut self);
@@ -299,13 +306,19 @@ impl Machine {
             || waits.turn.is_some_and(|ticket| self.send.is_turn_of(ticket))
     }
 
-    /// Rings for those whom it concerns; and for one to wait for the stream where nobody does and somebody should.
-    pub fn wake(&self, sleepers: &mut [impl Sleeper], stir: Stir) {
+    /// Rings for those whom it concerns; and for one to wait for the stream where nobody does and somebody should. `watch`: what
+    /// the descriptor is to be watched for, if this is wanted of the stream.
+    pub fn wake(&self, sleepers: &mut [impl Sleeper], stir: Stir, watch: impl Fn(Interest) -> Interest) {
         if sleepers.is_empty() {
             return;
         }
         for sleeper in sleepers.iter_mut().filter(|sleeper| !sleeper.is_rung()) {
-            if self.concerns(sleeper.waits(), stir) {
+            // A file inside may have got something to send meanwhile, or may take what it did not.
+            let misses_something = || {
+                let wanted = sleeper.waits().of_stream();
+                wanted != Interest::NONE && watch(wanted).is_more_than(sleeper.watched())
+            };
+            if self.concerns(sleeper.waits(), stir) || misses_something() {
                 sleeper.ring();
             }
         }

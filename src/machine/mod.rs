@@ -240,11 +240,6 @@ impl Machine {
         }
     }
 
-    /// A file inside has something left to send that nobody may wait for: all who wait are to look again.
-    pub fn look_again(&mut self) {
-        self.stir.state = true;
-    }
-
     /// What has changed since this was last asked: who waits for it is to look again.
     #[inline]
     pub fn take_stir(&mut self) -> Stir {

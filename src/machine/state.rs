@@ -205,3 +205,17 @@ pub struct Interest {
     /// Until it can be written.
     pub writable: bool,
 }
+
+impl Interest {
+    pub(super) const NONE: Interest = Interest { readable: false, writable: false };
+
+    /// Of a file over a file: what that one watches for on its behalf. What it has for the next call already is a wait that ends at
+    /// once, as no descriptor tells of it.
+    pub(crate) fn through(self, watched: Interest, has_something: bool) -> Interest {
+        Interest { readable: watched.readable, writable: watched.writable || (self.readable && has_something) }
+    }
+
+    pub(super) fn is_more_than(self, other: Interest) -> bool {
+        (self.readable && !other.readable) || (self.writable && !other.writable)
+    }
+}

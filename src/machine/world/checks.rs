@@ -68,7 +68,8 @@ impl World {
             self.found("time: a call whose time is over goes on and on");
         }
         let at = self.nodes[frame.node].machine.deadline_of(&frame.call);
-        if at.is_some_and(|at| self.now >= at && frame.call.exhausted) {
+        // As far as it had passed when the call was told that something has.
+        if at.zip(frame.call.has_tried_since()).is_some_and(|(at, then)| then >= at) {
             self.found("time: a poll after the deadline waits");
         }
         match frame.call.patience {

@@ -146,7 +146,7 @@ impl World {
             Some(Frame::Offer(node, all, ret)) => {
                 let performed = self.tasks[t].ret.take();
                 match performed {
-                    Some(Ret::Performed(Performed::Full | Performed::Passing)) => self.offered(t, node, *ret),
+                    Some(Ret::Performed(Performed::Full | Performed::Passing)) => self.give(t, node, *ret),
                     Some(Ret::Performed(Performed::Panicked)) => {
                         self.give(t, node, Ret::Call(Ended::Panicked, Vec::new()));
                     }
@@ -172,15 +172,6 @@ impl World {
             Some(Frame::Drop(dropping)) => self.go_on_dropping(t, dropping),
             None => {}
         }
-    }
-
-    fn offered(&mut self, t: usize, node: usize, ret: Ret) {
-        if let Under::File(inner) = self.nodes[node].under {
-            if !self.nodes[node].parked.is_empty() && self.nodes[inner].machine.has_output() {
-                self.nodes[node].machine.look_again();
-            }
-        }
-        self.give(t, node, ret);
     }
 
     /// The lock is given up, and the frame below gets this.
@@ -382,7 +373,7 @@ impl World {
                 return self.hand_out(t, node, job, None);
             }
         }
-        self.offered(t, node, ret);
+        self.give(t, node, ret);
     }
 
     pub(super) fn lose(&mut self, node: usize, which: Which) {

@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::frames::Ended;
 use super::net::Net;
+use super::node::Under;
 use super::ops::Op;
 use super::rng::Rng;
 use super::World;
 use crate::machine::Interest;
-use crate::sys::Ready;
 
 /// The thread it is.
 const TASK: usize = 1;
@@ -172,9 +172,11 @@ impl World {
             self.trace(|| "the loop closes".into());
         }
         if looper.doing == Doing::Waiting {
-            let Interest { readable, writable } = self.nodes[top].machine.interest();
-            let Ready { readable, writable } = self.of_net(top, Ready { readable, writable });
-            looper.interest = Interest { readable, writable };
+            let interest = self.nodes[top].machine.interest();
+            looper.interest = match self.nodes[top].under {
+                Under::Net => interest,
+                Under::File(_) => interest.through(self.watched(top, interest), self.is_ready(top)),
+            };
             if looper.closes {
                 // It keeps its own time.
                 looper.until = Some(self.now + self.patience + Duration::from_millis(1));

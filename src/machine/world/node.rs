@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::frames::{CallFrame, Frame};
 use super::World;
-use crate::machine::{Installed, Machine, Sleeper, Stir, Waits};
+use crate::machine::{Installed, Interest, Machine, Sleeper, Stir, Waits};
 use crate::sys::Ready;
 
 /// What a file's stream is.
@@ -28,6 +28,10 @@ pub(super) struct Parked {
 impl Sleeper for Parked {
     fn waits(&self) -> &Waits {
         &self.waits
+    }
+
+    fn watched(&self) -> Interest {
+        Interest { readable: self.wanted.readable, writable: self.wanted.writable }
     }
 
     fn is_rung(&self) -> bool {
@@ -160,8 +164,9 @@ impl World {
             found = self.nodes[node].machine.take_stir();
             stir = stir.and(found);
         }
-        let Node { machine, parked, .. } = &mut self.nodes[node];
-        machine.wake(parked, stir);
+        let mut parked = std::mem::take(&mut self.nodes[node].parked);
+        self.nodes[node].machine.wake(&mut parked, stir, |wanted| self.watched(node, wanted));
+        self.nodes[node].parked = parked;
         drop(self.nodes[node].machine.tls.take_alerts());
         found
     }
@@ -201,6 +206,12 @@ impl World {
             writable: (watched.writable && self.net.writable()) || (gone && !watched.hung_up),
             hung_up: gone,
         }
+    }
+
+    pub(super) fn watched(&self, node: usize, wanted: Interest) -> Interest {
+        let Ready { readable, writable } =
+            self.of_net(node, Ready { readable: wanted.readable, writable: wanted.writable });
+        Interest { readable, writable }
     }
 
     /// `Transport::watched`, down to the net.
