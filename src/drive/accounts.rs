@@ -61,7 +61,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
         let shared = self.shared;
         let Core { machine, parked, .. } = &mut *self.core;
-        machine.wake(parked, stir, |wanted| shared.watched(wanted));
+        machine.wake(parked, stir, |wanted| (shared.watched(wanted), shared.stream.is_ready()));
         #[cfg(feature = "log")]
         self.note_for_log();
         let has_news = self.machine.tls.has_alerts() && self.pass_on_alerts();

@@ -144,6 +144,7 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                 let Some(mut callback) = $callback else { return (self.lock(), Ok(())) };
                 let result = in_callback(|| catch_unwind(AssertUnwindSafe(|| callback(&file, $($argument),*))));
                 let mut locked = self.lock();
+                let mut result = result;
                 let unwanted = match &result {
                     Ok(()) => locked.slots.$slot.finish(callback),
                     Err(_) => {
@@ -153,7 +154,8 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
                 };
                 if let Some(unwanted) = unwanted {
                     locked.note_slots(false);
-                    locked.unlocked(|| in_callback(|| drop(unwanted)));
+                    let dropped = locked.unlocked(|| in_callback(|| catch_unwind(AssertUnwindSafe(|| drop(unwanted)))));
+                    result = result.and(dropped);
                 }
                 (locked, result)
             }};

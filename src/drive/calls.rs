@@ -43,8 +43,7 @@ impl<S: Transport, F> Shared<S, F> {
         let _call = InCall::begin();
         let mut locked = self.lock();
         // As things are now: what others set meanwhile is for calls that begin later.
-        let timeout = locked.machine.read_timeout();
-        let call = locked.machine.begin(Kind::Read, caller != Caller::User, timeout, &Real);
+        let (timeout, interrupts) = (locked.machine.read_timeout(), locked.machine.interrupts());
         let mut dry = false;
         if caller == Caller::User && locked.machine.is_quiet() {
             let mut has_news = locked.machine.tls.may_have_news();
@@ -52,12 +51,15 @@ impl<S: Transport, F> Shared<S, F> {
                 if has_news {
                     let n = locked.machine.read_calmly(|connection| take(connection).unwrap_or(0));
                     if n > 0 {
-                        locked.offer();
+                        // What TLS has to answer.
+                        if locked.machine.tls.has_output() {
+                            locked.offer();
+                        }
                         return Ok(n);
                     }
                 }
                 match locked.receive_calmly() {
-                    Calmly::Some if !locked.machine.is_interrupted(&call) => has_news = true,
+                    Calmly::Some if locked.machine.interrupts() == interrupts => has_news = true,
                     performed => {
                         dry = performed == Calmly::Dry;
                         break;
@@ -65,6 +67,7 @@ impl<S: Transport, F> Shared<S, F> {
                 }
             }
         }
+        let call = locked.machine.begin(Kind::Read, caller != Caller::User, timeout, &Real).since(interrupts);
         locked.drive(call, caller == Caller::Briefly, dry, |machine, call| {
             machine.poll_read(call, |connection| take(connection).unwrap_or(0), &Real)
         })
@@ -285,11 +288,12 @@ impl<S: Transport, F> Shared<S, F> {
 
     /// What an event loop of the user's should wait for, on the stream's descriptor.
     pub fn interest(&self) -> Interest {
-        let core = self.ask();
+        let mut core = self.ask();
         let (interest, is_ours) = (core.machine.interest(), !core.machine.is_returned());
+        let looks_inside = is_ours && self.stream.is_file() && core.machine.looks_at_stream();
         drop(core);
         match is_ours && self.stream.is_file() {
-            true => interest.through(self.watched(interest), self.stream.is_ready()),
+            true => interest.through(self.watched(interest), looks_inside && self.stream.is_ready()),
             false => interest,
         }
     }

@@ -216,10 +216,12 @@ impl<S: Transport, F> Locked<'_, S, F> {
         let until = [waits.until, shared.stream.deadline()].into_iter().flatten().min();
         let woken = MutexGuard::unlocked(&mut self.core, || match wanted.is_empty() {
             true => bell.sleep(until),
-            false => shared.stream.wait(wanted, &bell, until),
+            false => shared.stream.wait(Ready { readable: watched.readable, writable: watched.writable }, &bell, until),
         });
         self.unpark(&bell);
         let Woken::Ready(ready) = woken else { return false };
+        // Which it was of what a file inside waits for, nobody can tell from outside.
+        let ready = if shared.stream.is_file() { wanted } else { ready };
         if ready.writable {
             self.machine.room();
         }

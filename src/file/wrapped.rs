@@ -65,14 +65,8 @@ macro_rules! transport_for_file {
                 self.shared().shut(true, true);
             }
 
-            fn wait(&self, wanted: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken {
-                let inner = self.shared().ask().machine.waits_for_wrapper(wanted.readable, wanted.writable);
-                let inner = Ready { readable: inner.readable, writable: inner.writable };
-                match self.shared().stream.wait(inner, bell, until) {
-                    // Which it was, nobody can tell from outside.
-                    Woken::Ready(_) => Woken::Ready(wanted),
-                    woken => woken,
-                }
+            fn wait(&self, watched: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken {
+                self.shared().stream.wait(watched, bell, until)
             }
 
             fn descriptors(&self) -> Option<(Descriptor, Descriptor)> {

@@ -143,6 +143,12 @@ impl Call {
         }
     }
 
+    /// It has begun when there had been so many interrupts.
+    #[inline]
+    pub fn since(self, interrupts: u64) -> Call {
+        Call { interrupts, ..self }
+    }
+
     /// A signal has come instead of what was tried.
     pub fn try_again(&mut self) {
         self.tries = self.tries.saturating_sub(1);
@@ -306,17 +312,21 @@ impl Machine {
             || waits.turn.is_some_and(|ticket| self.send.is_turn_of(ticket))
     }
 
-    /// Rings for those whom it concerns; and for one to wait for the stream where nobody does and somebody should. `watch`: what
-    /// the descriptor is to be watched for, if this is wanted of the stream.
-    pub fn wake(&self, sleepers: &mut [impl Sleeper], stir: Stir, watch: impl Fn(Interest) -> Interest) {
+    /// Rings for those whom it concerns; and for one to wait for the stream where nobody does and somebody should. `stream` tells,
+    /// of what is wanted of it, what its descriptor is to be watched for, and whether it has something that no descriptor tells of.
+    pub fn wake(&self, sleepers: &mut [impl Sleeper], stir: Stir, stream: impl Fn(Interest) -> (Interest, bool)) {
         if sleepers.is_empty() {
             return;
         }
         for sleeper in sleepers.iter_mut().filter(|sleeper| !sleeper.is_rung()) {
-            // A file inside may have got something to send meanwhile, or may take what it did not.
+            // A file inside may have got something meanwhile, for us or to send, or may take what it did not.
             let misses_something = || {
                 let wanted = sleeper.waits().of_stream();
-                wanted != Interest::NONE && watch(wanted).is_more_than(sleeper.watched())
+                if wanted == Interest::NONE {
+                    return false;
+                }
+                let (watched, is_ready) = stream(wanted);
+                watched.is_more_than(sleeper.watched()) || (wanted.readable && is_ready)
             };
             if self.concerns(sleeper.waits(), stir) || misses_something() {
                 sleeper.ring();

@@ -90,7 +90,7 @@ impl Machine {
                 return Some(job);
             }
         }
-        if tries.receive && self.receive.is_free() && self.expects_input() {
+        if tries.receive && self.admits(self.limit_of_writers()) {
             self.receive.lent = true;
             return Some(Job::Receive(ReceiveLease(())));
         }

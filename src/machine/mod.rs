@@ -207,6 +207,12 @@ impl Machine {
         }
     }
 
+    /// How often that has been done.
+    #[inline]
+    pub fn interrupts(&self) -> u64 {
+        self.interrupts
+    }
+
     /// A call waits.
     pub fn is_busy(&self) -> bool {
         self.waiting > 0

@@ -195,7 +195,16 @@ impl Machine {
 
     /// A look at the stream could tell more of that.
     pub fn wants_look(&mut self) -> bool {
-        self.can_try() && self.is_open() && !self.tls.is_to_speak_first() && self.tls.plain_len() == 0
+        !self.is_lent()
+            && self.can_try()
+            && self.is_open()
+            && !self.tls.is_to_speak_first()
+            && self.tls.plain_len() == 0
+    }
+
+    /// The next read would look at the stream.
+    pub fn looks_at_stream(&mut self) -> bool {
+        self.expects_input() && !self.has_something_to_read()
     }
 
     /// Something can be read that no descriptor tells of.

@@ -256,20 +256,28 @@ impl Machine {
     /// Encrypts a chunk of `data`.
     #[inline]
     pub(super) fn encrypt(&mut self, data: &[u8]) -> Result<usize, Error> {
+        let had_refused = self.tls.refuses_writes();
         match self.tls.write(&data[..data.len().min(CHUNK)]) {
             Ok(n) => {
                 self.send.encrypted += n;
                 Ok(n)
             }
             Err(e) => {
+                self.note_refusal(had_refused);
                 self.stir.state |= self.tls.failure().is_some();
                 Err(super::outcome::own(&e))
             }
         }
     }
 
+    /// While nothing can be encrypted, those who wait for all to be sent are to receive as well.
+    fn note_refusal(&mut self, had_refused: bool) {
+        self.stir.state |= !had_refused && self.tls.refuses_writes();
+    }
+
     /// Takes the next chunk out of the queue.
     pub(super) fn load(&mut self) {
+        let had_refused = self.tls.refuses_writes();
         let Sending { queue, ahead, current, loaded, encrypted, .. } = &mut self.send;
         let most = match current {
             #[cfg(test)]
@@ -284,6 +292,7 @@ impl Machine {
             *ahead = ahead.saturating_sub(n);
             queue.consume(n);
         }
+        self.note_refusal(had_refused);
         if self.tls.failure().is_some() {
             self.drop_output();
             self.stir.state = true;

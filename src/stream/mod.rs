@@ -98,8 +98,8 @@ pub trait Transport: Send + Sync + 'static {
     /// Ends both directions.
     fn end(&self) {}
 
-    /// Waits. Only for streams that are polled.
-    fn wait(&self, wanted: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken;
+    /// Waits for this of the descriptors, as `watched` has it. Only for streams that are polled.
+    fn wait(&self, watched: Ready, bell: &Doorbell, until: Option<Instant>) -> Woken;
 
     /// The descriptors to watch for reading and for writing, open as long as the stream lives.
     fn descriptors(&self) -> Option<(Descriptor, Descriptor)>;

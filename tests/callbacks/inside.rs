@@ -531,3 +531,38 @@ fn a_callback_may_drop_another_file_with_an_event_in_the_same_turn() {
         assert_eq!(backend.len(), 1);
     });
 }
+
+/// As one of the callback's own: the turn tells of it, and the file goes on.
+#[test]
+fn a_panic_of_what_a_replaced_callback_owned_leaves_the_file_usable() {
+    struct Bomb;
+    impl Drop for Bomb {
+        fn drop(&mut self) {
+            if !thread::panicking() {
+                panic!("dropped");
+            }
+        }
+    }
+    on_each_engine_and_role(|engine, role| {
+        let backend = Backend::new().expect("backend");
+        let (file, mut peer, _) = logged_pair(engine, role, &backend);
+        let log = Log::new();
+        let (next, bomb) = (log.clone(), Bomb);
+        file.set_read_callback(move |file, _| {
+            let (_own, next) = (&bomb, next.clone());
+            file.set_read_callback(move |_, data| next.add(Told::Read(data.to_vec())));
+        });
+        peer.write_all(b"x").expect("write");
+        let turn_panics = || panics(|| assert!(backend.turn(Some(Duration::from_millis(5))).is_ok()));
+        assert!((0..1000).any(|_| turn_panics()));
+        peer.write_all(b"y").expect("write");
+        turn_until(&backend, || log.data() == b"y");
+        let (taken, taker) = (std::sync::mpsc::channel(), file.try_clone().expect("clone"));
+        let thread = thread::spawn(move || {
+            drop(taker.take_callbacks());
+            taken.0.send(())
+        });
+        taken.1.recv_timeout(LONG).expect("taken");
+        thread.join().expect("thread").expect("told");
+    });
+}

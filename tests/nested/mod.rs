@@ -4,11 +4,12 @@ use crate::common;
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::Shutdown;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use common::{client_context, engines, kind_of, pattern, server_builder, server_context, tls_pair, within, LONG, NAME};
-use sslfile::{Engine, Handshake, SslFile, SslOptions, State, Stream};
+use sslfile::{Engine, Handshake, PlainFile, SslFile, SslOptions, State, Stream};
 
 fn again<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
     loop {
@@ -457,6 +458,81 @@ fn handshake_time_out_works_through_the_layers() {
             assert!(took >= TIMEOUT && took < TIMEOUT * 20, "{took:?}");
             let (_, c, _) = failed.into_parts();
             word(&s, &c, b"the outer file works");
+        });
+    }
+}
+
+/// It has what is there in front of it, and waits for room alone: no descriptor is ready for that.
+#[cfg(unix)]
+#[test]
+fn a_loop_that_does_not_read_for_now_does_not_spin() {
+    use rustix::event::{poll, PollFd, PollFlags, Timespec};
+    use rustix::fd::AsFd;
+
+    fn rounds<S: Stream + AsFd>(file: &SslFile<S>) -> usize {
+        let (mut rounds, end) = (0, Instant::now() + Duration::from_millis(200));
+        while Instant::now() < end {
+            again(|| { file }.flush()).expect("flush");
+            let flags = if file.interest().writable { PollFlags::OUT } else { PollFlags::empty() };
+            let limit = Timespec { tv_sec: 0, tv_nsec: 50_000_000 };
+            poll(&mut [PollFd::new(file, flags)], Some(&limit)).expect("poll");
+            rounds += 1;
+        }
+        rounds
+    }
+
+    for engine in engines() {
+        within(LONG, move || {
+            let (client, server) = wrap(engine, tls_pair(engine), true);
+            put(&server, &pattern(1, 100_000));
+            server.shutdown(Shutdown::Write).expect("shutdown");
+            again(|| (&server).flush()).expect("flush");
+            for _ in 0..20 {
+                get(&client, 1000);
+                let rounds = rounds(&client);
+                assert!(rounds < 100, "{engine:?}: {rounds}, {:?}", client.interest());
+                if client.pending() < 1000 {
+                    break;
+                }
+            }
+        });
+    }
+}
+
+/// What it would receive is the other file's, and the reader there waits for a descriptor with nothing left in it.
+#[test]
+fn a_question_to_the_file_inside_takes_nothing_from_a_reader() {
+    for engine in engines() {
+        within(LONG, move || {
+            let (c, s) = common::tcp_pair();
+            let inner = PlainFile::new(c);
+            let handle = inner.try_clone().expect("clone");
+            let (client, server) = wrap(engine, (inner, PlainFile::new(s)), false);
+            client.set_read_timeout(Some(Duration::from_secs(10))).expect("time-out");
+            let done = AtomicBool::new(false);
+            thread::scope(|t| {
+                t.spawn(|| {
+                    while !done.load(Ordering::Relaxed) {
+                        assert!(handle.is_open());
+                    }
+                });
+                for round in 0..10 {
+                    let reader = t.spawn(|| {
+                        let mut word = [0; 5];
+                        (&client).read_exact(&mut word).map(|()| word)
+                    });
+                    // It is past its first try.
+                    thread::sleep(Duration::from_millis(20 + 5 * round));
+                    put(&server, b"hello");
+                    let start = Instant::now();
+                    let word = reader.join().expect("reader");
+                    if word.is_err() || start.elapsed() > Duration::from_secs(5) {
+                        done.store(true, Ordering::Relaxed);
+                        panic!("{engine:?}, round {round}: {word:?}");
+                    }
+                }
+                done.store(true, Ordering::Relaxed);
+            });
         });
     }
 }

@@ -28,7 +28,11 @@ impl World {
             if n > 0 {
                 let ended = Ended::Done(Ok(n));
                 self.note_ended(t, node, frame.call.kind, frame.id, &frame.data, &ended);
-                return self.offer(t, node, false, Ret::Call(ended, Vec::new()));
+                let ret = Ret::Call(ended, Vec::new());
+                return match self.nodes[node].machine.tls.has_output() {
+                    true => self.offer(t, node, false, ret),
+                    false => self.give(t, node, ret),
+                };
             }
         }
         if !is_alone || !machine.may_receive_calmly() {

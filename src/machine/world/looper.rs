@@ -175,7 +175,10 @@ impl World {
             let interest = self.nodes[top].machine.interest();
             looper.interest = match self.nodes[top].under {
                 Under::Net => interest,
-                Under::File(_) => interest.through(self.watched(top, interest), self.is_ready(top)),
+                Under::File(_) => {
+                    let is_ready = self.nodes[top].machine.looks_at_stream() && self.is_ready(top);
+                    interest.through(self.watched(top, interest), is_ready)
+                }
             };
             if looper.closes {
                 // It keeps its own time.

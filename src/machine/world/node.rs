@@ -165,7 +165,8 @@ impl World {
             stir = stir.and(found);
         }
         let mut parked = std::mem::take(&mut self.nodes[node].parked);
-        self.nodes[node].machine.wake(&mut parked, stir, |wanted| self.watched(node, wanted));
+        let is_ready = !parked.is_empty() && self.is_ready(node);
+        self.nodes[node].machine.wake(&mut parked, stir, |wanted| (self.watched(node, wanted), is_ready));
         self.nodes[node].parked = parked;
         drop(self.nodes[node].machine.tls.take_alerts());
         found
