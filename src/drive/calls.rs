@@ -125,7 +125,7 @@ impl<S: Transport, F> Shared<S, F> {
     #[inline]
     pub fn flush(&self, caller: Caller) -> io::Result<()> {
         // Nobody needs to be told of anything behind that.
-        if caller == Caller::User && self.ask().machine.is_quiet() {
+        if caller == Caller::User && self.ask().machine.is_quiet() && !self.holds_back() {
             return Ok(());
         }
         self.call(Kind::Flush, caller, |locked| locked.machine.write_timeout())
@@ -144,6 +144,9 @@ impl<S: Transport, F> Shared<S, F> {
         let _call = InCall::begin();
         let mut locked = self.lock();
         let timeout = timeout(&locked);
+        if kind == Kind::Flush && self.holds_back() {
+            locked.machine.owe_push();
+        }
         let call = locked.machine.begin(kind, caller != Caller::User, timeout, &Real);
         locked.drive(call, false, false, |machine, call| machine.poll(call, &Real))
     }

@@ -129,8 +129,9 @@ macro_rules! events {
 
             /// What to wait for, as things stand, before the next call can get further: `readable` while more can come,
             /// `writable` while something is unsent, so also after a `WouldBlock` from a write that found no room; and, on a
-            /// file over a file, where the one inside has something for the next read already. Read
-            /// until `WouldBlock`, or until [`pending`](Self::pending) is zero, before waiting. Never waits.
+            /// file over a file, where the one inside has something for the next read already (who does not read is told of that
+            /// again and again, as `poll` tells of a hang-up). Read until `WouldBlock`, or until [`pending`](Self::pending) is
+            /// zero, before waiting. Never waits.
             pub fn interest(&self) -> crate::Interest {
                 self.shared().interest()
             }

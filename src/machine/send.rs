@@ -337,6 +337,14 @@ impl Machine {
         self.tls.answers_sent();
     }
 
+    /// The file inside has something left to send: that goes with a flush, too, or who waits for room waits for ever. A backend
+    /// sees to that by itself.
+    pub fn owe_push(&mut self) {
+        if !self.driven && self.is_drained() && self.settled() && !self.is_done() && !self.lend.is_returned() {
+            self.send.after = After::Push;
+        }
+    }
+
     /// Our direction of the stream has been ended.
     pub fn half_closed(&mut self, _: SendLease, clock: &impl Clock) {
         self.send.lent = false;

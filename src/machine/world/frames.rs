@@ -208,6 +208,10 @@ impl World {
             Kind::Close => None,
         };
         let call = machine.begin(kind, wraps, timeout, &clock);
+        if kind == Kind::Flush && self.holds_back(node) {
+            self.nodes[node].machine.owe_push();
+        }
+        let machine = &mut self.nodes[node].machine;
         let queued_until = machine.send.queued_until();
         self.trace(|| format!("t{t} f{node} {kind:?} {:?} {} of {id:?}", call.patience, data.len()));
         let mut frame = CallFrame {

@@ -38,8 +38,11 @@ pub(super) struct Looper {
     interest: Interest,
     /// The poller's edges when this turn began.
     edges: (u64, u64),
-    /// While it closes: its own time-out.
+    /// While it closes: its own time-out; while it does not read: until when.
     until: Option<Instant>,
+    /// It does not read now and then, and does not wait for that.
+    holds_off: bool,
+    is_holding: bool,
     /// Turns in a row in which nothing was done; what had been done then.
     idle: u32,
     done: u64,
@@ -63,6 +66,8 @@ impl Looper {
             interest: Interest { readable: false, writable: false },
             edges: (0, 0),
             until: None,
+            holds_off: !is_edge && rng.percent(40),
+            is_holding: false,
             idle: 0,
             done: 0,
         }
@@ -81,6 +86,7 @@ impl Looper {
         };
         let next = match self.doing {
             Doing::Waking if self.closes => Doing::Closing,
+            Doing::Waking if self.is_holding => Doing::Writing,
             Doing::Waking => Doing::Reading,
             Doing::Reading if count.is_some_and(|n| n > 0) => Doing::Reading,
             Doing::Reading if matches!(ended, Some(Ended::Panicked)) => Doing::Reading,
@@ -151,9 +157,14 @@ impl World {
             self.trace(|| "the loop has an event".into());
             looper.edges = (self.net.came, self.net.opened);
             looper.doing = Doing::Waking;
-            looper.until = None;
+            if looper.until.is_some_and(|until| self.now >= until) {
+                (looper.is_holding, looper.done) = (false, u64::MAX);
+            }
+            looper.until = looper.until.filter(|_| looper.is_holding);
             looper.idle = if std::mem::replace(&mut looper.done, self.io) == self.io { looper.idle + 1 } else { 0 };
-            if looper.idle > 3 && !looper.is_edge {
+            // Who does not read is told of what is inside again and again, as of a hang-up.
+            let is_told = looper.is_holding && self.nodes[top].machine.looks_at_stream() && self.is_ready(top);
+            if looper.idle > 3 && !looper.is_edge && !is_told {
                 self.found(&format!("liveness: a loop spins on {:?}, closes {}", looper.interest, looper.closes));
             }
         } else {
@@ -163,6 +174,7 @@ impl World {
         if looper.doing == Doing::Waiting
             && !looper.read_over
             && !looper.closes
+            && !looper.is_holding
             && self.nodes[top].machine.pending() > 0
         {
             looper.doing = Doing::Reading;
@@ -180,6 +192,12 @@ impl World {
                     interest.through(self.watched(top, interest), is_ready)
                 }
             };
+            let may_hold = looper.holds_off && !looper.closes && self.nodes[top].machine.settled();
+            if may_hold && !looper.is_holding && self.rng.percent(30) {
+                looper.is_holding = true;
+                looper.until = Some(self.now + Duration::from_millis(5));
+            }
+            looper.interest.readable &= !looper.is_holding;
             if looper.closes {
                 // It keeps its own time.
                 looper.until = Some(self.now + self.patience + Duration::from_millis(1));
@@ -198,7 +216,7 @@ impl World {
         let Some(looper) = self.looper.take() else { return };
         // Of what time alone has done nobody tells it.
         let is_late = self.nodes[self.top()].machine.deadline().is_some_and(|at| at <= self.now);
-        if looper.doing == Doing::Waiting && self.tasks[TASK].stack.is_empty() && !is_late {
+        if looper.doing == Doing::Waiting && self.tasks[TASK].stack.is_empty() && !is_late && !looper.is_holding {
             let ops = match looper.closes {
                 true => vec![Op::Close],
                 false if looper.read_over => vec![],

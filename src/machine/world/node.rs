@@ -209,6 +209,11 @@ impl World {
         }
     }
 
+    /// The file inside has something left to send.
+    pub(super) fn holds_back(&self, node: usize) -> bool {
+        matches!(self.nodes[node].under, Under::File(inner) if self.nodes[inner].machine.has_output())
+    }
+
     pub(super) fn watched(&self, node: usize, wanted: Interest) -> Interest {
         let Ready { readable, writable } =
             self.of_net(node, Ready { readable: wanted.readable, writable: wanted.writable });
