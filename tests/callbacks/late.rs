@@ -10,7 +10,7 @@ use sslfile::{Backend, Handshake, Role, SslFile};
 use crate::common::{client_context, pattern, tcp_pair, NAME};
 use crate::rig::{logged_pair_with, on_each_engine, settle, shaking_peer, turn_until, Log, Told};
 
-const LIMIT: Duration = Duration::from_millis(300);
+const LIMIT: Duration = Duration::from_millis(600);
 
 /// So much makes room.
 const TAKEN: usize = 512 * 1024;
