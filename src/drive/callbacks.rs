@@ -132,7 +132,7 @@ impl<S: Transport, F: Face<S>> Locked<'_, S, F> {
 }
 
 impl<S: Transport, F: Face<S>> Shared<S, F> {
-    /// Calls one callback, without the lock, and takes the lock again. Says whether it has panicked.
+    /// Calls one callback, without the lock, and takes the lock again. The error is its panic, or that of what it owned.
     pub(super) fn call_back<'a>(
         self: &'a Arc<Self>,
         in_hand: InHand<F>,
@@ -142,9 +142,8 @@ impl<S: Transport, F: Face<S>> Shared<S, F> {
         macro_rules! call {
             ($slot:ident, $callback:ident, $($argument:expr),*) => {{
                 let Some(mut callback) = $callback else { return (self.lock(), Ok(())) };
-                let result = in_callback(|| catch_unwind(AssertUnwindSafe(|| callback(&file, $($argument),*))));
+                let mut result = in_callback(|| catch_unwind(AssertUnwindSafe(|| callback(&file, $($argument),*))));
                 let mut locked = self.lock();
-                let mut result = result;
                 let unwanted = match &result {
                     Ok(()) => locked.slots.$slot.finish(callback),
                     Err(_) => {
