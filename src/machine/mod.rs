@@ -5,7 +5,7 @@
 //!
 //! | kind | methods | what they do |
 //! |---|---|---|
-//! | inputs | `received`, `sent`, `half_closed`, `given_back`, `lease_lost`; `room`, `broken`, `hung_up`, `tick`; `interrupt`, `shut`, `queue`, `begin_close`, `abort`, `linger`, `lend`, `take_home`; `set_driven`, `set_installed`, `pause_reading` | something has happened: to the stream, at the system's, by a user |
+//! | inputs | `received`, `sent`, `half_closed`, `given_back`, `lease_lost`; `room`, `broken`, `hung_up`, `tick`; `interrupt`, `shut`, `queue`, `owe_push`, `begin_close`, `abort`, `linger`, `lend`, `take_home`; `set_driven`, `set_installed`, `pause_reading` | something has happened: to the stream, at the system's, by a user |
 //! | calls | `begin`, then `poll_read`, `poll_write`, `poll`, any number of times, until `Done`; or `abandon` | what a user has asked for; resumable, by any driver |
 //! | outputs | `job`, `wants_input`, `wants_room`, `watches_for_hang_up`, `deadline`, `due`, `take_stir` | what is to be done now, waited for, or told |
 //! | questions | `read_end`, `write_error`, `state`, `unsent`, `interest`, `last_error`, `release_error` | answered from what is here, changing nothing |
