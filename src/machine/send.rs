@@ -340,7 +340,12 @@ impl Machine {
     /// The file inside has something left to send: that goes with a flush, too, or who waits for room waits for ever. A backend
     /// sees to that by itself.
     pub fn owe_push(&mut self) {
-        if !self.driven && self.is_drained() && self.settled() && !self.is_done() && !self.lend.is_returned() {
+        if !self.driven
+            && self.is_drained()
+            && self.settled()
+            && self.flush_error().is_none()
+            && !self.lend.is_returned()
+        {
             self.send.after = After::Push;
         }
     }

@@ -194,7 +194,7 @@ impl Machine {
         self.wait(call, waits, clock)
     }
 
-    fn flush_error(&self) -> Option<Error> {
+    pub(super) fn flush_error(&self) -> Option<Error> {
         match self.is_over() {
             true => Some(super::not_open()),
             false => self.tls.failure().or(self.outcome.send_failure.as_ref()).cloned(),

@@ -94,6 +94,8 @@ impl Looper {
                 self.read_over |= !blocked;
                 Doing::Writing
             }
+            // A receive, too, may have been what has panicked.
+            Doing::Writing if matches!(ended, Some(Ended::Panicked)) => Doing::Reading,
             Doing::Writing if blocked => Doing::Waiting,
             Doing::Writing => {
                 self.left = self.left.saturating_sub(count.unwrap_or(self.left));
