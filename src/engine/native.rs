@@ -436,10 +436,13 @@ fn verdict(text: &str, chain: &[Certificate], expected: &str) -> Option<Verdict>
         0x800b_010f | 0x8009_0322 => Some(Fault::WrongName(Vec::new())),
         // CERT_E_EXPIRED, SEC_E_CERT_EXPIRED, which stand for what is not valid yet as well
         0x800b_0101 | 0x8009_0328 if !chain.is_empty() => Some(Fault::Expired(None)),
-        // CERT_E_*; SEC_E_UNTRUSTED_ROOT, SEC_E_CERT_UNKNOWN; CRYPT_E_REVOKED and what keeps from asking
-        0x800b_0101..=0x800b_0114 | 0x8009_0325 | 0x8009_0327 | 0x8009_0328 | 0x8009_2010..=0x8009_2013 => {
-            Some(Fault::Other(text.to_string()))
-        }
+        // CERT_E_*; TRUST_E_CERT_SIGNATURE; SEC_E_UNTRUSTED_ROOT, SEC_E_CERT_UNKNOWN; CRYPT_E_REVOKED and what keeps from asking
+        0x800b_0101..=0x800b_0114
+        | 0x8009_6004
+        | 0x8009_0325
+        | 0x8009_0327
+        | 0x8009_0328
+        | 0x8009_2010..=0x8009_2013 => Some(Fault::Other(text.to_string())),
         _ => None,
     }
     .map(|fault| super::verdict::verdict(fault, chain, expected))
