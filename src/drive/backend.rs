@@ -108,7 +108,7 @@ impl<S: Transport, F> Locked<'_, S, F> {
             self.machine.room();
         }
         // It may be the deadline of a file inside that has passed.
-        if any && !self.machine.is_returned() && (rung || self.shared.stream.holds_back()) {
+        if any && !self.machine.is_returned() && (rung || self.shared.holds_back()) {
             self.push_on();
         }
         if happened.hung_up && !self.machine.wants_input() {

@@ -128,7 +128,12 @@ impl<S: Transport, F> Shared<S, F> {
         if caller == Caller::User && self.ask().machine.is_quiet() && !self.holds_back() {
             return Ok(());
         }
-        self.call(Kind::Flush, caller, |locked| locked.machine.write_timeout())
+        self.call(Kind::Flush, caller, |locked| {
+            if self.holds_back() {
+                locked.machine.owe_push();
+            }
+            locked.machine.write_timeout()
+        })
     }
 
     pub fn handshake(&self) -> io::Result<()> {
@@ -139,14 +144,11 @@ impl<S: Transport, F> Shared<S, F> {
         &self,
         kind: Kind,
         caller: Caller,
-        timeout: impl FnOnce(&Locked<'_, S, F>) -> Option<Duration>,
+        timeout: impl FnOnce(&mut Locked<'_, S, F>) -> Option<Duration>,
     ) -> io::Result<()> {
         let _call = InCall::begin();
         let mut locked = self.lock();
-        let timeout = timeout(&locked);
-        if kind == Kind::Flush && self.holds_back() {
-            locked.machine.owe_push();
-        }
+        let timeout = timeout(&mut locked);
         let call = locked.machine.begin(kind, caller != Caller::User, timeout, &Real);
         locked.drive(call, false, false, |machine, call| machine.poll(call, &Real))
     }
@@ -292,13 +294,12 @@ impl<S: Transport, F> Shared<S, F> {
     /// What an event loop of the user's should wait for, on the stream's descriptor.
     pub fn interest(&self) -> Interest {
         let mut core = self.ask();
-        let (interest, is_ours) = (core.machine.interest(), !core.machine.is_returned());
-        let looks_inside = is_ours && self.stream.is_file() && core.machine.looks_at_stream();
-        drop(core);
-        match is_ours && self.stream.is_file() {
-            true => interest.through(self.watched(interest), looks_inside && self.stream.is_ready()),
-            false => interest,
+        let interest = core.machine.interest();
+        if core.machine.is_returned() {
+            return interest;
         }
+        let has_something_inside = self.stream.is_ready() && core.machine.looks_at_stream();
+        interest.through(self.watched(interest), has_something_inside)
     }
 
     /// Something can be read that no descriptor tells of.

@@ -202,8 +202,7 @@ impl<S: Transport, F> Shared<S, F> {
 
     /// What the descriptor is to be watched for, if this is wanted of the stream.
     fn watched(&self, wanted: Interest) -> Interest {
-        let Ready { readable, writable } =
-            self.stream.watched(Ready { readable: wanted.readable, writable: wanted.writable });
+        let Ready { readable, writable } = self.stream.watched(wanted.into());
         Interest { readable, writable }
     }
 

@@ -212,11 +212,11 @@ impl<S: Transport, F> Locked<'_, S, F> {
         }
         let watched = shared.watched(waits.of_stream());
         self.core.parked.push(Parked { waits, watched, bell: bell.clone(), rung: false });
-        let wanted = Ready { readable: waits.readable, writable: waits.writable };
+        let wanted = Ready::from(waits.of_stream());
         let until = [waits.until, shared.stream.deadline()].into_iter().flatten().min();
         let woken = MutexGuard::unlocked(&mut self.core, || match wanted.is_empty() {
             true => bell.sleep(until),
-            false => shared.stream.wait(Ready { readable: watched.readable, writable: watched.writable }, &bell, until),
+            false => shared.stream.wait(watched.into(), &bell, until),
         });
         self.unpark(&bell);
         let Woken::Ready(ready) = woken else { return false };

@@ -75,7 +75,7 @@ macro_rules! transport_for_file {
 
             fn watched(&self, wanted: Ready) -> Ready {
                 let inner = self.shared().ask().machine.waits_for_wrapper(wanted.readable, wanted.writable);
-                self.shared().stream.watched(Ready { readable: inner.readable, writable: inner.writable })
+                self.shared().stream.watched(inner.into())
             }
 
             fn deadline(&self) -> Option<Instant> {

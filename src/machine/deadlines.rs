@@ -171,10 +171,9 @@ impl Machine {
     /// When something becomes due by time alone.
     #[inline]
     pub fn deadline(&self) -> Option<Instant> {
-        if self.is_timeless() {
-            None
-        } else {
-            self.earliest()
+        match self.is_timeless() {
+            true => None,
+            false => self.earliest(),
         }
     }
 

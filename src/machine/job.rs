@@ -105,11 +105,9 @@ impl Machine {
         if let Some(job) = self.job_of_lending() {
             return Some(job);
         }
-        let may_send = tries.send && self.send.is_free() && !self.send.full && self.may_send(tries);
-        if may_send {
-            self.job_of_sending()
-        } else {
-            None
+        match tries.send && self.send.is_free() && !self.send.full && self.may_send(tries) {
+            true => self.job_of_sending(),
+            false => None,
         }
     }
 
@@ -192,7 +190,7 @@ impl Machine {
     }
 
     fn job_of_lending(&mut self) -> Option<Job> {
-        if self.is_calm() || !self.receive.is_free() || !self.send.is_free() {
+        if !self.receive.is_free() || !self.send.is_free() {
             return None;
         }
         if self.is_cleaned_but_for_return() {

@@ -209,8 +209,8 @@ pub struct Interest {
 impl Interest {
     pub(super) const NONE: Interest = Interest { readable: false, writable: false };
 
-    /// Of a file over a file: what that one watches for on its behalf. What it has for the next call already is a wait that ends at
-    /// once, as no descriptor tells of it.
+    /// Of the stream's descriptor, which is to be watched for this. What the stream, a file itself, has for the next call already is a
+    /// wait that ends at once, as no descriptor tells of it.
     pub(crate) fn through(self, watched: Interest, has_something: bool) -> Interest {
         Interest { readable: watched.readable, writable: watched.writable || (self.readable && has_something) }
     }

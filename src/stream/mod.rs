@@ -12,7 +12,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::backend::Backend;
-use crate::machine::{Deadlines, Going};
+use crate::machine::{Deadlines, Going, Interest};
 use crate::sys::{Descriptor, Doorbell, Ready, Woken};
 
 pub use duplex::Duplex;
@@ -43,6 +43,12 @@ impl<R: io::Read + Send + 'static, W: io::Write + Send + 'static> Stream for Dup
 impl<T: io::Read + io::Write + Send + 'static> Stream for ReadWrite<T> {}
 #[cfg(unix)]
 impl<T: io::Read + io::Write + crate::sys::AsFd + Send + 'static> Stream for Polled<T> {}
+
+impl From<Interest> for Ready {
+    fn from(interest: Interest) -> Ready {
+        Ready { readable: interest.readable, writable: interest.writable }
+    }
+}
 
 /// What a file needs of the stream it wraps. All of it takes `&self`: one thread may receive while another sends.
 ///

@@ -470,7 +470,7 @@ fn a_loop_that_does_not_read_for_now_does_not_spin() {
     use rustix::fd::AsFd;
 
     fn rounds<S: Stream + AsFd>(file: &SslFile<S>) -> usize {
-        let (mut rounds, end) = (0, Instant::now() + Duration::from_millis(200));
+        let (mut rounds, end) = (0, Instant::now() + Duration::from_millis(30));
         while Instant::now() < end {
             again(|| { file }.flush()).expect("flush");
             let flags = if file.interest().writable { PollFlags::OUT } else { PollFlags::empty() };
@@ -490,7 +490,7 @@ fn a_loop_that_does_not_read_for_now_does_not_spin() {
             for _ in 0..20 {
                 get(&client, 1000);
                 let rounds = rounds(&client);
-                assert!(rounds < 100, "{engine:?}: {rounds}, {:?}", client.interest());
+                assert!(rounds < 15, "{engine:?}: {rounds}, {:?}", client.interest());
                 if client.pending() < 1000 {
                     break;
                 }

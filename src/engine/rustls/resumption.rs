@@ -156,8 +156,7 @@ impl Resuming {
 
     /// For when the connection is made: that is when rustls asks.
     pub fn offered(&self) -> Option<Notes> {
-        let resume = self.from.clone()?;
-        Some(Notes { resume: Some(resume), ..Notes::default() })
+        self.from.clone().map(|own| Notes { resume: Some(own), ..Notes::default() })
     }
 
     pub fn keep(&mut self, sessions: Vec<Given>, ticket: Option<Ticket>) {

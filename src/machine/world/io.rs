@@ -226,7 +226,7 @@ impl World {
             Some(Ret::Call(ended, data)) => (ended, data),
             _ => return Stage::Plain,
         };
-        let Under::File(inner) = self.nodes[io.node].under else { return Stage::Plain };
+        let Under::File(_) = self.nodes[io.node].under else { return Stage::Plain };
         let blocks = self.nodes[io.node].machine.manner() == Manner::Blocks;
         match (&mut io.job, ended) {
             (Job::Receive(_), Ended::Panicked) => Stage::Panicked(Which::Receive),
@@ -245,8 +245,8 @@ impl World {
                 match ended {
                     Ended::Done(Ok(n)) => {
                         flight.consume(n);
-                        let holds_back = flight.is_empty() && self.nodes[inner].machine.has_output();
-                        let after = if holds_back { After::Push } else { After::Nothing };
+                        let after =
+                            if flight.is_empty() && self.holds_back(io.node) { After::Push } else { After::Nothing };
                         Stage::Sent(flight, Sent::Took(after), Performed::Some)
                     }
                     Ended::Done(Err(e)) => Stage::Sent(flight, Sent::Failed(wrapped(&e)), Performed::Some),

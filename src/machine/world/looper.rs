@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 
 use super::frames::Ended;
 use super::net::Net;
-use super::node::Under;
 use super::ops::Op;
 use super::rng::Rng;
 use super::World;
@@ -165,7 +164,7 @@ impl World {
             looper.until = looper.until.filter(|_| looper.is_holding);
             looper.idle = if std::mem::replace(&mut looper.done, self.io) == self.io { looper.idle + 1 } else { 0 };
             // Who does not read is told of what is inside again and again, as of a hang-up.
-            let is_told = looper.is_holding && self.nodes[top].machine.looks_at_stream() && self.is_ready(top);
+            let is_told = looper.is_holding && self.has_something_inside(top);
             if looper.idle > 3 && !looper.is_edge && !is_told {
                 self.found(&format!("liveness: a loop spins on {:?}, closes {}", looper.interest, looper.closes));
             }
@@ -187,13 +186,7 @@ impl World {
         }
         if looper.doing == Doing::Waiting {
             let interest = self.nodes[top].machine.interest();
-            looper.interest = match self.nodes[top].under {
-                Under::Net => interest,
-                Under::File(_) => {
-                    let is_ready = self.nodes[top].machine.looks_at_stream() && self.is_ready(top);
-                    interest.through(self.watched(top, interest), is_ready)
-                }
-            };
+            looper.interest = interest.through(self.watched(top, interest), self.has_something_inside(top));
             let may_hold = looper.holds_off && !looper.closes && self.nodes[top].machine.settled();
             if may_hold && !looper.is_holding && self.rng.percent(30) {
                 looper.is_holding = true;

@@ -209,14 +209,18 @@ impl World {
         }
     }
 
+    /// Something that the next read would take is in the file inside.
+    pub(super) fn has_something_inside(&mut self, node: usize) -> bool {
+        self.is_ready(node) && self.nodes[node].machine.looks_at_stream()
+    }
+
     /// The file inside has something left to send.
     pub(super) fn holds_back(&self, node: usize) -> bool {
         matches!(self.nodes[node].under, Under::File(inner) if self.nodes[inner].machine.has_output())
     }
 
     pub(super) fn watched(&self, node: usize, wanted: Interest) -> Interest {
-        let Ready { readable, writable } =
-            self.of_net(node, Ready { readable: wanted.readable, writable: wanted.writable });
+        let Ready { readable, writable } = self.of_net(node, wanted.into());
         Interest { readable, writable }
     }
 
@@ -226,7 +230,7 @@ impl World {
             Under::Net => wanted,
             Under::File(inner) => {
                 let waits = self.nodes[inner].machine.waits_for_wrapper(wanted.readable, wanted.writable);
-                self.of_net(inner, Ready { readable: waits.readable, writable: waits.writable })
+                self.of_net(inner, waits.into())
             }
         }
     }
@@ -269,7 +273,7 @@ impl World {
         if self.nodes[node].machine.concerns(&waits, found) {
             return;
         }
-        let wanted = Ready { readable: waits.readable, writable: waits.writable };
+        let wanted = Ready::from(waits.of_stream());
         let until = [waits.until, self.stream_deadline(node)].into_iter().flatten().min();
         self.trace(|| format!("t{t} f{node} parks {waits:?}"));
         let wanted = if wanted.is_empty() { wanted } else { self.of_net(node, wanted) };

@@ -122,7 +122,7 @@ impl World {
             let kind = frame.call.kind;
             match step {
                 Step::Wait(waits) => {
-                    let of_file = Ready { readable: waits.readable, writable: waits.writable };
+                    let of_file = Ready::from(waits.of_stream());
                     let of_net = if of_file.is_empty() { of_file } else { self.of_net(node, of_file) };
                     asked.readable |= of_net.readable;
                     asked.writable |= of_net.writable;
