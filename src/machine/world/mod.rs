@@ -283,6 +283,16 @@ mod tests {
         all_hold(number("SSLFILE_WORLD_FIRST").unwrap_or(1), seeds, How::default());
     }
 
+    /// Beyond those that are run each time: of a file over a file whose waits grow, of a flush beside a renegotiation, of a dropped file
+    /// that can't discard.
+    #[test]
+    fn holds_where_few_seeds_lead() {
+        for seed in [811_132, 988_275, 1_423_565] {
+            let result = run(seed, How::default());
+            assert!(result.is_ok(), "seed {seed}: {:?}", result.err());
+        }
+    }
+
     #[test]
     fn holds_with_real_engines() {
         let seeds = number("SSLFILE_WORLD_REAL").unwrap_or(if cfg!(debug_assertions) { 50 } else { 300 });
